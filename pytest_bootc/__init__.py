@@ -1,0 +1,1 @@
+"""Boot image-based Linux in real virtual machines and judge it with acceptance suites."""

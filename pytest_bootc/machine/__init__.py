@@ -1,0 +1,1 @@
+"""Machines: what an image boots on."""

@@ -1,0 +1,134 @@
+"""What every backend offers, and the table of backends."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from enum import Enum
+from importlib import import_module
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+from pytest_bootc.deadline import Deadline
+from pytest_bootc.errors import ConfigError
+from pytest_bootc.model import GoldenDisk, MachineFacts, MachineSpec, RunConfig, SSHEndpoint
+
+
+class PowerState(Enum):
+    """What a machine is doing, as its host sees it."""
+
+    RUNNING = "running"
+    PAUSED = "paused"
+    OFF = "off"
+    CRASHED = "crashed"
+
+
+class Machine(Protocol):
+    """A virtual or real machine that boots one golden disk."""
+
+    @property
+    def name(self) -> str:
+        """Unique among all machines of this host or cluster."""
+
+    @property
+    def facts(self) -> MachineFacts:
+        """What a report says about the machine."""
+
+    def start(self, deadline: Deadline) -> None:
+        """Power on and wait until the guest says that it is ready.
+
+        :raises ProvisionError: the host could not run it.
+        :raises BootError: the guest ran and gave up.
+        :raises BootTimeoutError: the guest ran and was not ready in time.
+        """
+
+    def stop(self, deadline: Deadline) -> None:
+        """Power off: by asking the guest, and by force at the deadline. Stopping what is off does nothing."""
+
+    def reboot(self, deadline: Deadline) -> None:
+        """Reboot and wait until the guest is ready again, with another boot id. Raises as :meth:`start` does."""
+
+    def power_state(self) -> PowerState:
+        """What the machine is doing."""
+
+    def ssh_endpoint(self, deadline: Deadline) -> SSHEndpoint:
+        """Where the guest's own sshd answers; waits until it can be asked.
+
+        :raises ImageError: the image has no sshd.
+        :raises BackendError: the machine is not running, or has no network.
+        """
+
+
+@runtime_checkable
+class HasConsole(Protocol):
+    """A machine with a serial console that is recorded."""
+
+    def console_log(self) -> Path:
+        """The file that holds everything printed so far."""
+
+    def wait_for_console_text(self, pattern: str, deadline: Deadline) -> str:
+        """The first line that the regular expression matches.
+
+        :raises WaitTimeoutError: none came before the deadline.
+        """
+
+
+@runtime_checkable
+class HasScreenshot(Protocol):
+    """A machine with a display that can be pictured from outside the guest."""
+
+    def screenshot(self, path: Path, deadline: Deadline) -> Path:
+        """Write what the display shows as a PNG file and return its path."""
+
+
+@runtime_checkable
+class HasControl(Protocol):
+    """A machine with a channel into the guest that needs neither its network nor its sshd."""
+
+    def control(self, command: str, deadline: Deadline) -> tuple[int, str]:
+        """Run a line of POSIX sh as root; its exit status and its output, both streams mixed."""
+
+
+@runtime_checkable
+class HasCrash(Protocol):
+    """A machine whose power can be cut."""
+
+    def crash(self) -> None:
+        """End it at once, as a power cut would."""
+
+
+class Backend(Protocol):
+    """A way to run machines."""
+
+    def provision(self, spec: MachineSpec, disk: GoldenDisk | None) -> AbstractContextManager[Machine]:
+        """A machine that is not started yet; leaving the context ends it and removes what it used.
+
+        :raises ProvisionError: the host cannot provide such a machine.
+        """
+
+
+# Loaded by name: each of them may bring a library that takes a quarter of a second to import.
+_BACKENDS = {
+    "qemu": "pytest_bootc.machine.qemu:QemuBackend",
+    "remote": "pytest_bootc.machine.remote:RemoteBackend",
+    "fake": "pytest_bootc.machine.fake:FakeBackend",
+}
+
+
+def backend_names() -> tuple[str, ...]:
+    """The words that ``--backend`` takes."""
+    return tuple(_BACKENDS)
+
+
+def load_backend(config: RunConfig) -> Backend:
+    """The backend that the run asks for.
+
+    :raises ConfigError: there is none of that name.
+    """
+    try:
+        module, _, name = _BACKENDS[config.backend].partition(":")
+    except KeyError:
+        raise ConfigError(
+            f"there is no backend {config.backend!r}", resolution=f"choose one of {', '.join(_BACKENDS)}"
+        ) from None
+    backend: Backend = getattr(import_module(module), name)(config)
+    return backend

@@ -1,0 +1,191 @@
+"""The nouns that the layers hand to each other: frozen values, nothing that acts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+
+from pytest_bootc.image import Digest, ImageReference
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer of an image: the blob as transported, and the tar that it unpacks to.
+
+    ``digest`` is of the (mostly compressed) blob, ``diff_id`` of the uncompressed tar (OCI image-spec, config.md);
+    ``size`` is the blob's, in bytes.
+    """
+
+    digest: Digest
+    diff_id: Digest
+    media_type: str
+    size: int
+
+
+@dataclass(frozen=True)
+class ResolvedImage:
+    """An image whose reference has been resolved to one manifest for one architecture.
+
+    ``digest`` is the manifest's (never an index's), ``config`` the parsed image configuration, ``layers`` bottom first.
+    """
+
+    reference: ImageReference
+    digest: Digest
+    architecture: str
+    config: Mapping[str, object]
+    layers: tuple[Layer, ...]
+
+    @property
+    def labels(self) -> Mapping[str, str]:
+        """The labels of the image configuration."""
+        inner = self.config.get("config")
+        labels = inner.get("Labels") if isinstance(inner, Mapping) else None
+        return dict(labels) if isinstance(labels, Mapping) else {}
+
+
+class DiskKind(Enum):
+    """How the image's files came onto the disk, and so what a verdict on it can mean."""
+
+    LIVE = "live"
+    FILE = "file"
+
+
+class Scope(Enum):
+    """What a verdict covers."""
+
+    RUNNING_SYSTEM = "running system"
+
+
+class Network(Enum):
+    """What the guest reaches: everything the host does, only what the run forwards to it, or no interface at all."""
+
+    USER = "user"
+    RESTRICTED = "restricted"
+    NONE = "none"
+
+
+class Accelerator(Enum):
+    """What executes the guest's instructions."""
+
+    KVM = "kvm"
+    TCG = "tcg"
+
+
+class KernelFormat(Enum):
+    """How QEMU is given a kernel: as an ELF with a PVH entry, or as a bzImage."""
+
+    PVH = "pvh"
+    BZIMAGE = "bzimage"
+
+
+@dataclass(frozen=True)
+class GuestFile:
+    """A file, link or folder that the machine brings along, below /etc.
+
+    ``path`` is absolute in the guest; ``mode`` the permission bits; exactly one of ``content`` and ``target``
+    (of a symbolic link) is set, neither for a folder. The owner is root.
+    """
+
+    path: str
+    mode: int = 0o644
+    content: bytes | None = None
+    target: str | None = None
+
+
+@dataclass(frozen=True)
+class LiveDisk:
+    """A golden disk of the kind *live*: the layers as one read-only root, and a writable /var to copy.
+
+    ``root`` is a flat description (VMDK) of the root file system, ``var`` a raw ext4 image, ``initramfs`` the
+    part that is the same for every machine. ``folders`` has the permission bits of the image's folders below /etc.
+    """
+
+    key: str
+    image: ResolvedImage
+    folder: Path
+    root: Path
+    root_type: str
+    var: Path
+    kernel: Path
+    kernel_format: KernelFormat
+    kernel_release: str
+    initramfs: Path
+    cpu_model: str
+    ssh_units: tuple[str, ...]
+    folders: Mapping[str, int] = field(repr=False, default_factory=dict)
+    losses: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class DiskFile:
+    """A disk image that the user made (``--disk``); it boots by its own firmware and is never written to."""
+
+    path: Path
+    format: str
+
+
+GoldenDisk = LiveDisk | DiskFile
+
+
+@dataclass(frozen=True)
+class MachineSpec:
+    """The shape of a machine. Memory in MiB, the size of /var in GiB."""
+
+    memory_mib: int = 2048
+    cpus: int = 2
+    network: Network = Network.USER
+    var_gib: int = 40
+    qemu: str = "qemu-system-x86_64"
+
+
+@dataclass(frozen=True)
+class SSHEndpoint:
+    """Where and as whom to log in.
+
+    ``private_key`` is the text of an OpenSSH private key, or ``None``: then the user's agent and key files are
+    used. ``host_key`` pins the server's key as ``ssh-ed25519 AAAA...``; ``None`` trusts the user's known_hosts.
+    """
+
+    host: str
+    port: int
+    user: str = "root"
+    private_key: str | None = field(repr=False, default=None)
+    host_key: str | None = None
+
+
+class Evidence(Enum):
+    """When evidence is kept."""
+
+    ON = "on"
+    OFF = "off"
+    RETAIN_ON_FAILURE = "retain-on-failure"
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything that the options said, parsed. One is made per run and never changes."""
+
+    images: tuple[ImageReference, ...] = ()
+    suites: tuple[str, ...] = ()
+    backend: str = "qemu"
+    host: str | None = None
+    disk: Path | None = None
+    spec: MachineSpec = MachineSpec()
+    evidence: Evidence = Evidence.RETAIN_ON_FAILURE
+    keep_vm: bool = False
+    cold: bool = False
+    boot_timeout: float = 120.0
+
+
+@dataclass(frozen=True)
+class MachineFacts:
+    """What a report says about a machine: plain words and numbers."""
+
+    backend: str
+    accelerator: str
+    emulator: str
+    kernel_arguments: str
+    scope: Scope
+    notes: tuple[str, ...] = ()

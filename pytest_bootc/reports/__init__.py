@@ -1,0 +1,1 @@
+"""Reports: what others read of a run."""
