@@ -49,7 +49,9 @@ class Deadline:
         time.sleep(min(seconds, self.remaining()))
 
 
-def wait_until(check: Callable[[], T | None], deadline: Deadline, *, what: str, last: Callable[[], str] = str) -> T:
+def wait_until(
+    check: Callable[[], T | None], deadline: Deadline, *, what: str, last: Callable[[], str] = str
+) -> T:
     """Call ``check`` until it returns something true; return that.
 
     ``check`` raises to give up at once (a failed unit does not become active). ``last`` tells what was seen

@@ -31,7 +31,8 @@ class Digest:
         """
         if not _DIGEST.fullmatch(text):
             raise ImageReferenceError(
-                f"{text!r} is not a digest", resolution="write sha256: and 64 hexadecimal digits, or sha512: and 128"
+                f"{text!r} is not a digest",
+                resolution="write sha256: and 64 hexadecimal digits, or sha512: and 128",
             )
         return cls(text)
 
