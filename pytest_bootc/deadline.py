@@ -40,7 +40,7 @@ class Deadline:
         return time.monotonic() >= self.at
 
     def sooner(self, seconds: float) -> Deadline:
-        """This deadline, or the one so many seconds ahead, whichever comes first."""
+        """Whichever comes first: this deadline, or the one so many seconds ahead."""
         other = Deadline.after(seconds)
         return other if other.at < self.at else self
 
@@ -49,9 +49,7 @@ class Deadline:
         time.sleep(min(seconds, self.remaining()))
 
 
-def wait_until(
-    check: Callable[[], T | None], deadline: Deadline, *, what: str, last: Callable[[], str] = str
-) -> T:
+def wait_until(check: Callable[[], T | None], deadline: Deadline, *, what: str, last: Callable[[], str] = str) -> T:
     """Call ``check`` until it returns something true; return that.
 
     ``check`` raises to give up at once (a failed unit does not become active). ``last`` tells what was seen
