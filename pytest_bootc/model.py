@@ -73,13 +73,6 @@ class Accelerator(Enum):
     TCG = "tcg"
 
 
-class KernelFormat(Enum):
-    """How QEMU is given a kernel: as an ELF with a PVH entry, or as a bzImage."""
-
-    PVH = "pvh"
-    BZIMAGE = "bzimage"
-
-
 @dataclass(frozen=True)
 class GuestFile:
     """A file, link or folder that the machine brings along, below /etc.
@@ -98,24 +91,31 @@ class GuestFile:
 class LiveDisk:
     """A golden disk of the kind *live*: the layers as one read-only root, and a writable /var to copy.
 
-    ``root`` is a flat description (VMDK) of the root file system, ``var`` a raw ext4 image, ``initramfs`` the
-    part that is the same for every machine. ``folders`` has the permission bits of the image's folders below /etc.
+    ``root`` is the root file system as a file of ``root_format`` (``vmdk``: a flat description, or ``raw``), ``var``
+    a raw file, ``initramfs`` the part that is the same for every machine. ``kernel_pvh`` is the same kernel as
+    ``kernel`` (a bzImage) in the form that boots faster, where it has one. ``isa_level`` is what the C library needs
+    (``x86-64-v1`` ...). ``folders`` has the permission bits of the image's folders below /etc, ``losses`` a line for
+    everything in which the disk falls short of the image, ``notes`` what else a reader of the verdict must know.
     """
 
     key: str
     image: ResolvedImage
     folder: Path
     root: Path
+    root_format: str
     root_type: str
     var: Path
     kernel: Path
-    kernel_format: KernelFormat
+    kernel_pvh: Path | None
     kernel_release: str
+    kernel_arguments: tuple[str, ...]
     initramfs: Path
-    cpu_model: str
+    isa_level: str
     ssh_units: tuple[str, ...]
-    folders: Mapping[str, int] = field(repr=False, default_factory=dict)
-    losses: tuple[str, ...] = ()
+    folders: Mapping[str, int] = field(repr=False)
+    losses: tuple[str, ...]
+    notes: tuple[str, ...]
+    layers: tuple[Path, ...] = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -165,7 +165,10 @@ class Evidence(Enum):
 
 @dataclass(frozen=True)
 class RunConfig:
-    """Everything that the options said, parsed. One is made per run and never changes."""
+    """Everything that the options said, parsed. One is made per run and never changes.
+
+    ``boot_timeout`` is in seconds of a host with KVM; where guests are emulated it is multiplied.
+    """
 
     images: tuple[ImageReference, ...] = ()
     suites: tuple[str, ...] = ()
@@ -174,8 +177,7 @@ class RunConfig:
     disk: Path | None = None
     spec: MachineSpec = MachineSpec()
     evidence: Evidence = Evidence.RETAIN_ON_FAILURE
-    keep_vm: bool = False
-    cold: bool = False
+    evidence_folder: Path = Path("test-results")
     boot_timeout: float = 120.0
 
 

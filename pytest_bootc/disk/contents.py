@@ -1,0 +1,98 @@
+"""What the merged layers tell about an image before it boots: sshd, kernel arguments, layout, samples of its files."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import tomllib
+from collections.abc import Iterable, Mapping
+
+from pytest_bootc.disk.tar import EntryKind
+from pytest_bootc.disk.tree import Node, Tree
+
+SAMPLES = 2000
+"""How many files have their hashes recorded with the disk."""
+
+_UNIT_FOLDERS = ("etc/systemd/system", "usr/lib/systemd/system", "lib/systemd/system")
+_SSH_UNITS = ("sshd.service", "ssh.service", "sshd.socket", "ssh.socket")
+_SSH_PROGRAMS = ("usr/sbin/sshd", "usr/bin/sshd")
+_PACKAGE_DATABASES = (
+    "usr/lib/sysimage/rpm/rpmdb.sqlite",
+    "usr/share/rpm/rpmdb.sqlite",
+    "usr/lib/sysimage/dpkg/status",
+    "usr/lib/sysimage/lib/pacman/local/ALPM_DB_VERSION",
+)
+_MOUNT_POINTS = ("dev", "proc", "sys", "run", "etc", "var")
+_LINKS = ("home", "root", "opt", "srv")
+_CHUNK = 1 << 20
+
+
+def ssh_units(tree: Tree) -> tuple[str, ...]:
+    """The units that may start the image's sshd; none where it has no sshd at all."""
+    if not any(tree.is_file(path) for path in _SSH_PROGRAMS):
+        return ()
+    return tuple(unit for unit in _SSH_UNITS if any(tree.is_file(f"{folder}/{unit}") for folder in _UNIT_FOLDERS))
+
+
+def missing_mount_points(tree: Tree) -> tuple[str, ...]:
+    """The folders of ``/`` that a read-only root must bring and this one does not."""
+    nodes = {name: tree.nodes.get(name) for name in _MOUNT_POINTS}
+    return tuple(name for name, node in nodes.items() if node is None or node.entry.kind is not EntryKind.FOLDER)
+
+
+def has_deployment_layout(tree: Tree) -> bool:
+    """Whether the root is laid out as bootc wants it: what people write to leads into /var."""
+    links = [tree.nodes.get(name) for name in _LINKS]
+    return any(node is not None and node.entry.kind is EntryKind.SYMLINK for node in links)
+
+
+def kernel_arguments(tree: Tree, architecture: str) -> tuple[str, ...]:
+    """The image's own kernel arguments, from /usr/lib/bootc/kargs.d (bootc, "Kernel arguments").
+
+    Arguments that choose the root or the console are left out: the machine sets those.
+    """
+    own = {"amd64": "x86_64", "arm64": "aarch64"}.get(architecture, architecture)
+    arguments: list[str] = []
+    folder = "usr/lib/bootc/kargs.d"
+    for name in tree.names(folder):
+        if not name.endswith(".toml"):
+            continue
+        document = tomllib.loads(tree.read(f"{folder}/{name}").decode())
+        if own in document.get("match-architectures", [own]):
+            arguments += [str(argument) for argument in document.get("kargs", [])]
+    return tuple(a for a in arguments if a.partition("=")[0] not in ("root", "rootflags", "console", "init", "ro", "rw"))
+
+
+def etc_folders(tree: Tree) -> Mapping[str, int]:
+    """The permission bits of every folder below /etc, by its absolute path."""
+    return {f"/{path}": node.entry.mode for path, node in tree.below("etc") if node.entry.kind is EntryKind.FOLDER}
+
+
+def samples(tree: Tree, rng: random.Random) -> Mapping[str, str]:
+    """The sha256 of files that a running system does not change, by absolute path: some at random, and package databases.
+
+    They are read from the layers, whose digests have just been verified.
+    """
+    files = [(path, node) for path, node in tree.below("usr") if node.entry.kind is EntryKind.FILE]
+    chosen = rng.sample(files, min(SAMPLES, len(files)))
+    chosen += [(path, node) for path in _PACKAGE_DATABASES if (node := tree.lookup(path)) is not None]
+    return {f"/{path}": _sha256(tree, node) for path, node in sorted(dict(chosen).items())}
+
+
+def package_databases(paths: Iterable[str]) -> tuple[str, ...]:
+    """Those of the absolute paths that are package databases."""
+    return tuple(path for path in paths if path.lstrip("/") in _PACKAGE_DATABASES)
+
+
+def _sha256(tree: Tree, node: Node) -> str:
+    digest = hashlib.sha256()
+    with tree.layers[node.layer].open("rb") as tar:
+        tar.seek(node.entry.offset)
+        left = node.entry.size
+        while left:
+            chunk = tar.read(min(left, _CHUNK))
+            if not chunk:
+                break
+            digest.update(chunk)
+            left -= len(chunk)
+    return digest.hexdigest()

@@ -1,0 +1,262 @@
+"""The golden disk *live*: the image's own files as the root of a machine, without installing anything."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+import tarfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pytest_bootc.command import CommandError
+from pytest_bootc.deadline import Deadline
+from pytest_bootc.disk import contents, erofs
+from pytest_bootc.disk.cache import Cache
+from pytest_bootc.disk.ext4 import Ext4, make_ext4
+from pytest_bootc.disk.initramfs import Root, base_archive
+from pytest_bootc.disk.kernel import Kernel, find_kernel, isa_level, release_number
+from pytest_bootc.disk.layers import LayerStore
+from pytest_bootc.disk.modules import KernelModules
+from pytest_bootc.disk.tar import EntryKind, TarEntry, scan
+from pytest_bootc.disk.tree import Tree, implied_folder
+from pytest_bootc.errors import ImageError
+from pytest_bootc.layout import ImageSource
+from pytest_bootc.model import LiveDisk, ResolvedImage
+from pytest_bootc.progress import Progress
+
+RECIPE = 1
+"""Counts up whenever the same layers are to become another disk."""
+
+_MODULES = ("virtio_pci", "virtio_blk", "virtio_console", "overlay")
+_RECORD, _SAMPLES = "disk.json", "samples.json"
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """Where and how disks are built: the cache, the time there is, who is told, and the size of /var in GiB."""
+
+    cache: Cache
+    deadline: Deadline
+    progress: Progress
+    var_gib: int
+
+
+def build_live_disk(image: ResolvedImage, source: ImageSource, workshop: Workshop) -> LiveDisk:
+    """The golden disk of an image: from the cache, else made from its layers.
+
+    :raises ImageError: the image cannot be booted in a machine (no kernel, hostile layers, ...).
+    :raises RegistryError: a layer could not be had, or is not what its digest says.
+    :raises DiskError: the host could not make the disk.
+    """
+    tool = erofs.tool_version(workshop.deadline)
+    key = _key(image, tool, workshop.var_gib)
+    final = workshop.cache.disks / key
+    known = _load(final, image)
+    if known is not None:
+        return known
+    with workshop.cache.lock(f"disk-{key}", workshop.deadline):
+        known = _load(final, image)
+        if known is not None:
+            return known
+        stored = LayerStore(workshop.cache).obtain(image, source, workshop.deadline, workshop.progress)
+        layers = [layer.path for layer in stored]
+        with workshop.progress.stage("build the golden disk"):
+            builder = _Builder(image, layers, workshop, tool)
+            workshop.cache.publish(lambda folder: builder.build(folder, final), final)
+    built = _load(final, image)
+    if built is None:
+        raise ImageError(f"the disk {key} vanished from the cache while it was being made")
+    return built
+
+
+def file_hashes(disk: LiveDisk) -> Mapping[str, str]:
+    """Absolute path and sha256 of the files whose hashes were taken from the layers when the disk was made."""
+    hashes: dict[str, str] = json.loads((disk.folder / _SAMPLES).read_text())
+    return hashes
+
+
+def _key(image: ResolvedImage, tool: tuple[int, int] | None, var_gib: int) -> str:
+    parts = [RECIPE, tool, var_gib, image.architecture, [str(layer.diff_id) for layer in image.layers], image.config]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _load(folder: Path, image: ResolvedImage) -> LiveDisk | None:
+    """The disk in a folder of the cache; ``None`` where it is not there, or a layer of it is gone."""
+    try:
+        record = json.loads((folder / _RECORD).read_text())
+    except FileNotFoundError:
+        return None
+    layers = tuple(Path(path) for path in record["layers"])
+    if any(not path.is_file() or path.stat().st_size != size for path, size in record["layers"].items()):
+        return None
+    return LiveDisk(
+        key=folder.name,
+        image=image,
+        folder=folder,
+        root=folder / record["root"],
+        root_format=record["root_format"],
+        root_type=record["root_type"],
+        var=folder / "var.raw",
+        kernel=folder / "vmlinuz",
+        kernel_pvh=folder / "vmlinux" if record["pvh"] else None,
+        kernel_release=record["kernel_release"],
+        kernel_arguments=tuple(record["kernel_arguments"]),
+        initramfs=folder / "initramfs",
+        isa_level=record["isa_level"],
+        ssh_units=tuple(record["ssh_units"]),
+        folders=record["folders"],
+        losses=tuple(record["losses"]),
+        notes=tuple(record["notes"]),
+        layers=layers,
+    )
+
+
+class _Builder:
+    """Makes one disk."""
+
+    def __init__(
+        self, image: ResolvedImage, layers: Sequence[Path], workshop: Workshop, tool: tuple[int, int] | None
+    ) -> None:
+        self._image = image
+        self._layers = list(layers)
+        self._workshop = workshop
+        self._tool = tool
+        self._tree = Tree(self._layers)
+        self._losses: list[str] = []
+        self._notes: list[str] = []
+
+    def build(self, folder: Path, final: Path) -> None:
+        """Make the disk in ``folder``, which will be ``final``."""
+        prefixes = [self._tree.apply(scan(layer)) for layer in self._layers]
+        self._check()
+        kernel = find_kernel(self._tree)
+        modules = KernelModules(self._tree, kernel.release)
+        root_file, root = self._root(folder, final, kernel, modules, prefixes)
+        self._write_kernel(folder, kernel, modules, root)
+        shape = Ext4("var", self._workshop.var_gib * 1024)
+        self._losses += make_ext4(self._tree, "var", folder / "var.raw", shape, self._workshop.deadline)
+        hashes = contents.samples(self._tree, random.Random())
+        (folder / _SAMPLES).write_text(json.dumps(hashes))
+        self._write_record(folder, kernel, root_file, root)
+
+    def _check(self) -> None:
+        missing = contents.missing_mount_points(self._tree)
+        if missing:
+            raise ImageError(
+                f"the image's root cannot be booted read-only: it has no folder {', '.join('/' + m for m in missing)}",
+                resolution="make the folder in the image; bootc images have all of /dev /proc /sys /run /etc /var",
+            )
+        if not contents.has_deployment_layout(self._tree):
+            self._notes.append(
+                "the image is not laid out as a bootc image (none of /home /root /opt /srv leads into /var):"
+                " it is judged with a read-only / all the same"
+            )
+        for path in self._tree.useless_whiteouts:
+            self._notes.append(f"a layer removes /{path}, which no lower layer has")
+
+    def _root(
+        self, folder: Path, final: Path, kernel: Kernel, modules: KernelModules, prefixes: list[dict[str, TarEntry]]
+    ) -> tuple[str, Root]:
+        var_type = self._var_type(modules)
+        why_not = self._why_not_erofs(kernel, modules)
+        if why_not is None:
+            self._erofs_root(folder, final, prefixes)
+            return "root.vmdk", Root("erofs", "", var_type)
+        self._losses.append(f"the root is a copy on ext4, made in more time and space: {why_not}")
+        used = sum(node.entry.size + 4096 for _, node in self._tree.below("")) // 2**20
+        shape = Ext4("root", used + used // 8 + 256, inode_ratio_kib=8)
+        self._losses += make_ext4(self._tree, "", folder / "root.raw", shape, self._workshop.deadline)
+        return "root.raw", Root("ext4", "", var_type)
+
+    def _why_not_erofs(self, kernel: Kernel, modules: KernelModules) -> str | None:
+        if self._tool is None:
+            return "the host has no mkfs.erofs"
+        if self._tool < erofs.OLDEST_TOOL:
+            return f"the host's mkfs.erofs is {self._tool[0]}.{self._tool[1]}, older than 1.7"
+        if not modules.has("erofs"):
+            return f"the image's kernel {kernel.release} has no erofs"
+        if release_number(kernel.release) < erofs.OLDEST_KERNEL:
+            return f"the image's kernel {kernel.release} is older than 6.4 and cannot mount joined devices"
+        return None
+
+    def _var_type(self, modules: KernelModules) -> str:
+        if not modules.has("ext4"):
+            raise ImageError(
+                f"the kernel {modules.release} of the image has no ext4, which /var of the machine is made of",
+                resolution="add ext4 to the image's kernel or modules",
+            )
+        return "ext4"
+
+    def _erofs_root(self, folder: Path, final: Path, prefixes: list[dict[str, TarEntry]]) -> None:
+        deadline = self._workshop.deadline
+        indexes: list[Path] = []
+        for number, missing in enumerate(prefixes):
+            if missing:
+                self._layers[number] = self._completed(self._layers[number], missing)
+            indexes.append(self._index(self._layers[number], deadline))
+        merged = folder / "root.erofs"
+        erofs.merge(indexes, merged, deadline)
+        root = self._tree.nodes.get("")
+        erofs.set_root(merged, root.entry if root else implied_folder(""))
+        description = erofs.flat_disk(merged, final / merged.name, self._layers)
+        (folder / "root.vmdk").write_text(description)
+
+    def _index(self, layer: Path, deadline: Deadline) -> Path:
+        """A layer's index, kept beside it: the next image that has the layer needs only the merge."""
+        index = layer.with_suffix(".erofs")
+        if not index.is_file():
+            self._workshop.cache.publish(lambda path: erofs.index_layer(layer, path, deadline), index)
+        return index
+
+    def _completed(self, layer: Path, missing: Mapping[str, TarEntry]) -> Path:
+        """A copy of a layer that lists all folders it uses: mkfs.erofs would make up owner and mode of the others."""
+        names = json.dumps([(p, e.mode, e.uid, e.gid, str(e.mtime)) for p, e in missing.items()])
+        copy = layer.with_name(f"{layer.stem}-{hashlib.sha256(names.encode()).hexdigest()[:12]}.tar")
+        if not copy.is_file():
+            self._workshop.cache.publish(lambda path: _write_completed(path, layer, missing), copy)
+        return copy
+
+    def _write_kernel(self, folder: Path, kernel: Kernel, modules: KernelModules, root: Root) -> None:
+        (folder / "vmlinuz").write_bytes(kernel.image)
+        if kernel.pvh is not None:
+            (folder / "vmlinux").write_bytes(kernel.pvh)
+        if kernel.arguments:
+            self._notes.append(f"arguments of the unified kernel image are not used: {kernel.arguments}")
+        order = modules.load_order((*_MODULES, root.root_type, root.var_type))
+        archive = base_archive([(f"{name}.ko", modules.read(name)) for name in order], root)
+        (folder / "initramfs").write_bytes(archive)
+
+    def _write_record(self, folder: Path, kernel: Kernel, root_file: str, root: Root) -> None:
+        record = {
+            "digest": str(self._image.digest),
+            "layers": {str(path): path.stat().st_size for path in self._layers},
+            "root": root_file,
+            "root_format": Path(root_file).suffix[1:],
+            "root_type": root.root_type,
+            "pvh": kernel.pvh is not None,
+            "kernel_release": kernel.release,
+            "kernel_arguments": contents.kernel_arguments(self._tree, self._image.architecture),
+            "isa_level": isa_level(self._tree),
+            "ssh_units": contents.ssh_units(self._tree),
+            "folders": contents.etc_folders(self._tree),
+            "losses": self._losses,
+            "notes": self._notes,
+        }
+        (folder / _RECORD).write_text(json.dumps(record, indent=1))
+
+
+def _write_completed(path: Path, layer: Path, missing: Mapping[str, TarEntry]) -> None:
+    with path.open("wb") as out:
+        for name, entry in missing.items():
+            header = tarfile.TarInfo(f"{name}/")
+            header.type = tarfile.DIRTYPE
+            header.mode, header.uid, header.gid, header.mtime = entry.mode, entry.uid, entry.gid, int(entry.mtime)
+            header.pax_headers = {
+                f"SCHILY.xattr.{key}": value.decode("utf-8", "surrogateescape") for key, value in entry.xattrs.items()
+            }
+            out.write(header.tobuf(tarfile.PAX_FORMAT, errors="surrogateescape"))
+        with layer.open("rb") as content:
+            while chunk := content.read(1 << 20):
+                out.write(chunk)
