@@ -26,7 +26,7 @@ from pathlib import Path
 
 from pytest_bootc.deadline import Deadline, wait_until
 from pytest_bootc.errors import ConfigError, DiskError, WaitTimeoutError
-from pytest_bootc.progress import Progress, Silent
+from pytest_bootc.progress import Progress
 
 _LOCKS = "locks"
 _SCHEMAS = {"layers": "v1", "disks": "v1"}
@@ -67,31 +67,35 @@ class Cache:
                 _remove_leftovers(folder)
 
     @contextmanager
-    def lock(self, name: str, deadline: Deadline, progress: Progress | None = None) -> Iterator[None]:
+    def lock(
+        self, name: str, deadline: Deadline, progress: Progress, check: Callable[[], None] = lambda: None
+    ) -> Iterator[None]:
         """Be the only one, among all threads and processes, that works on ``name`` (a file name).
 
-        :raises DiskError: another one still held it at the deadline.
+        While another one does, that is announced, and ``check`` is called again and again; it raises to give up.
+
+        :raises DiskError: another one still held the lock at the deadline.
         """
         path = self.home / _LOCKS / name
-        with _host_trouble(f"{name} cannot be locked", self.home):
-            descriptor = _try_lock(path)
-        if descriptor is None:
-            with (progress or Silent()).stage(f"waiting for {_holder(path)}, which works on {name}"):
-                descriptor = self._wait_for(path, name, deadline)
-        try:
-            os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
-            yield
-        finally:
-            path.unlink(missing_ok=True)
-            os.close(descriptor)
 
-    def _wait_for(self, path: Path, name: str, deadline: Deadline) -> int:
+        def attempt() -> _Held | None:
+            check()
+            with _host_trouble(f"{name} cannot be locked", self.home):
+                return _Held.attempt(path)
+
+        held = attempt()
+        if held is None:
+            with progress.stage(f"waiting for {_holder(path)}, which works on {name}"):
+                held = self._wait(attempt, path, deadline)
+        with held:
+            yield
+
+    def _wait(self, attempt: Callable[[], _Held | None], path: Path, deadline: Deadline) -> _Held:
         try:
-            # A descriptor is never 0 here: that is standard input. Wrapped all the same, so that it may be.
-            return wait_until(lambda: _wrapped(_try_lock(path)), deadline, what=f"the lock {path}")[0]
+            return wait_until(attempt, deadline, what=f"the lock {path}")
         except WaitTimeoutError as error:
             raise DiskError(
-                f"waited {deadline.seconds:g} s for {_holder(path)}, which works on {name}",
+                f"waited {deadline.seconds:g} s for {_holder(path)}, which works on {path.name}",
                 resolution="let that run finish, or end it; what it leaves behind is cleaned up",
             ) from error
 
@@ -104,16 +108,23 @@ class Cache:
         :raises DiskError: the host's disk is full, or refuses to be written.
         """
         stem = f".{final.name}.{secrets.token_hex(4)}"
-        work = final.parent / f"{stem}.building"
-        with _host_trouble(f"{final.name} cannot be stored in {final.parent}", final.parent), _alive(final.parent, stem):
-            work.mkdir()
-            try:
-                build(work / final.name)
-                if final.exists():
-                    final.rename(work / "replaced")
-                (work / final.name).rename(final)
-            finally:
-                shutil.rmtree(work, ignore_errors=True)
+        with _host_trouble(f"{final.name} cannot be stored in {final.parent}", final.parent):
+            held = _Held.attempt(final.parent / f"{stem}.lock")
+            if held is None:
+                raise DiskError(f"{final.parent / stem}.lock is held by another process")
+            with held:
+                self._publish(build, final, final.parent / f"{stem}.building")
+
+    def _publish(self, build: Callable[[Path], None], final: Path, work: Path) -> None:
+        work.mkdir()
+        try:
+            made = work / final.name
+            build(made)
+            if final.exists():
+                final.rename(work / ".replaced")
+            made.rename(final)
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
 
     def require_free(self, size: int, what: str) -> None:
         """See to it that so many bytes are free.
@@ -125,61 +136,52 @@ class Cache:
             raise _full(f"there is no room for {what}", self.home, f"needed {size // _MIB} MiB at least")
 
 
-@contextmanager
-def _alive(folder: Path, stem: str) -> Iterator[None]:
-    """Hold the lock that tells others that the builder of ``stem`` lives."""
-    path = folder / f"{stem}.lock"
-    descriptor = _try_lock(path)
-    if descriptor is None:
-        raise DiskError(f"{path} is held by another process")
-    try:
-        yield
-    finally:
-        path.unlink(missing_ok=True)
-        os.close(descriptor)
-
-
 def _remove_leftovers(folder: Path) -> None:
     stems = {path.stem for pattern in (".*.building", ".*.lock") for path in folder.glob(pattern)}
     for stem in stems:
-        lock = folder / f"{stem}.lock"
-        descriptor = _try_lock(lock)
-        if descriptor is None:  # its builder lives
-            continue
-        try:
-            shutil.rmtree(folder / f"{stem}.building", ignore_errors=True)
-        finally:
-            lock.unlink(missing_ok=True)
+        held = _Held.attempt(folder / f"{stem}.lock")
+        if held is not None:  # else its builder lives
+            with held:
+                shutil.rmtree(folder / f"{stem}.building", ignore_errors=True)
+
+
+class _Held:
+    """A lock file while it is locked; leaving the context removes and unlocks it."""
+
+    def __init__(self, path: Path, descriptor: int) -> None:
+        self._path = path
+        self._descriptor = descriptor
+
+    @classmethod
+    def attempt(cls, path: Path) -> _Held | None:
+        """Lock the file, or return ``None`` while another one has it.
+
+        Whoever lets go removes the file first, so what was just locked may be a file that has no name any more;
+        then the one that has it now is tried.
+        """
+        while True:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if os.path.samestat(path.stat(), os.fstat(descriptor)):
+                    os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+                    return cls(path, descriptor)
+            except BlockingIOError:
+                os.close(descriptor)
+                return None
+            except FileNotFoundError:
+                pass
+            except BaseException:
+                os.close(descriptor)
+                raise
             os.close(descriptor)
 
+    def __enter__(self) -> None:
+        pass
 
-def _try_lock(path: Path) -> int | None:
-    """A descriptor that holds the lock of the file, or ``None`` while another one has it.
-
-    Whoever lets go removes the file first, so what was just locked may be a file that has no name any more;
-    then the next one is tried.
-    """
-    while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(descriptor)
-            return None
-        if _is_at(path, descriptor):
-            return descriptor
-        os.close(descriptor)
-
-
-def _is_at(path: Path, descriptor: int) -> bool:
-    try:
-        return os.path.samestat(path.stat(), os.fstat(descriptor))
-    except FileNotFoundError:
-        return False
-
-
-def _wrapped(descriptor: int | None) -> tuple[int] | None:
-    return None if descriptor is None else (descriptor,)
+    def __exit__(self, *_: object) -> None:
+        self._path.unlink(missing_ok=True)
+        os.close(self._descriptor)
 
 
 def _holder(path: Path) -> str:

@@ -1,0 +1,61 @@
+"""Where the bytes of images come from: one interface over registries, layouts and archives, and the table of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib import import_module
+from typing import Protocol
+
+from pytest_bootc.deadline import Deadline
+from pytest_bootc.errors import ConfigError
+from pytest_bootc.image import Digest, ImageReference, Transport
+from pytest_bootc.model import ResolvedImage
+
+#: How many bytes :meth:`ImageSource.open_blob` hands over at a time, at most.
+CHUNK = 1 << 20
+
+
+class ImageSource(Protocol):
+    """The place that one image reference points to. May be used from several threads at once."""
+
+    def resolve(self, reference: ImageReference, deadline: Deadline, architecture: str = "amd64") -> ResolvedImage:
+        """The image for Linux on ``architecture`` (the word of the OCI image-spec: amd64, arm64 ...).
+
+        The digests of manifest and configuration have been verified when this returns.
+
+        :raises ImageReferenceError: there is no image of that name, or none for the architecture.
+        :raises ImageError: what is there cannot be an image: wrong counts, encrypted layers ...
+        :raises RegistryError: the source did not deliver.
+        :raises DigestMismatchError: it delivered other bytes than were asked for.
+        """
+
+    def open_blob(self, digest: Digest, deadline: Deadline) -> Iterator[bytes]:
+        """The bytes of a blob, in pieces of at most :data:`CHUNK` bytes. The caller verifies them.
+
+        :raises RegistryError: the source did not deliver, at the first piece or later.
+        """
+
+
+# Loaded by name: the registry's library takes a quarter of a second to import, and a layout does not need it.
+_SOURCES = {
+    Transport.REGISTRY: "pytest_bootc.registry:RegistrySource",
+    Transport.LAYOUT: "pytest_bootc.layout:LayoutSource",
+    Transport.ARCHIVE: "pytest_bootc.layout:LayoutSource",
+}
+
+
+def source_for(reference: ImageReference) -> ImageSource:
+    """The source that the reference points to.
+
+    :raises ConfigError: its transport cannot be read.
+    """
+    target = _SOURCES.get(reference.transport)
+    if target is None:
+        raise ConfigError(
+            f"{reference}: images in {reference.transport.value} cannot be read yet",
+            resolution=f"write it to a folder with `podman save --format oci-dir -o DIR {reference.name}` "
+            "and use oci:DIR",
+        )
+    module, _, name = target.partition(":")
+    source: ImageSource = getattr(import_module(module), name)(reference)
+    return source
