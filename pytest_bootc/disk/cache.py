@@ -26,12 +26,13 @@ from pathlib import Path
 
 from pytest_bootc.deadline import Deadline, wait_until
 from pytest_bootc.errors import ConfigError, DiskError, WaitTimeoutError
-from pytest_bootc.progress import Progress
+from pytest_bootc.progress import Progress, Silent
 
 _LOCKS = "locks"
 _SCHEMAS = {"layers": "v1", "disks": "v1"}
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _MIB = 1 << 20
+_SILENT = Silent()
 
 
 def default_home() -> Path:
@@ -68,7 +69,7 @@ class Cache:
 
     @contextmanager
     def lock(
-        self, name: str, deadline: Deadline, progress: Progress, check: Callable[[], None] = lambda: None
+        self, name: str, deadline: Deadline, progress: Progress = _SILENT, check: Callable[[], None] = lambda: None
     ) -> Iterator[None]:
         """Be the only one, among all threads and processes, that works on ``name`` (a file name).
 

@@ -7,6 +7,7 @@ import threading
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import IO, cast
 
 import zstandard
 
@@ -198,7 +199,8 @@ def _gunzip(start: bytes, blob: Blob) -> Iterator[bytes]:
 def _unzstd(start: bytes, blob: Blob) -> Iterator[bytes]:
     """All frames of a zstd file (RFC 8878)."""
     decompressor = zstandard.ZstdDecompressor(max_window_size=_WINDOW)
-    with decompressor.stream_reader(_Feed(start, blob), read_size=_FEED, read_across_frames=True) as reader:
+    feed = cast("IO[bytes]", _Feed(start, blob))  # of a file only read() is used
+    with decompressor.stream_reader(feed, read_size=_FEED, read_across_frames=True) as reader:
         while piece := reader.read(_PIECE):
             yield piece
 
