@@ -95,6 +95,7 @@ DROPPED = re.compile(
     r"|(vmlinuz|initrd\.img)(\.old)?"
     r"|etc/(fstab|mtab|\.pwd\.lock|(passwd|group|shadow|gshadow|subuid|subgid)-)"
     r"|etc/ssh/ssh_host_.*"
+    r"|etc/(init\.d|rc[0-6S]\.d|runit|sv)(/.*)?"
     r"|etc/systemd/system/timers\.target\.wants/(apt-daily.*|dpkg-db-backup|fstrim)\.timer"
     r"|var/(backups|local)"
     r"|var/cache/(apt|debconf|ldconfig)(/.*)?"
