@@ -1,0 +1,231 @@
+"""Logging in: one attempt at a time, with a pinned host key, until the deadline."""
+
+from __future__ import annotations
+
+import base64
+import io
+import logging
+import socket
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import paramiko
+from paramiko.common import MSG_CHANNEL_REQUEST
+from paramiko.packet import Packetizer
+
+from pytest_bootc.deadline import Deadline
+from pytest_bootc.errors import ConfigError, SSHConnectError
+from pytest_bootc.model import SSHEndpoint
+from pytest_bootc.ssh.border import FINAL, FOREIGN, explain, said
+
+# A guest in emulation needs seconds to say its first word; after a minute it is more likely that a packet got lost.
+_ATTEMPT_SECONDS = 60.0
+_FIRST_PAUSE = 0.1
+_LONGEST_PAUSE = 2.0
+# The first logins of a guest that is still booting are refused (pam_nologin(8)); sshd punishes the hasty.
+_REFUSED_PAUSE = 5.0
+_SYSTEM_KNOWN_HOSTS = Path("/etc/ssh/ssh_known_hosts")
+_KEY_CLASSES: tuple[type[paramiko.PKey], ...] = (paramiko.Ed25519Key, paramiko.ECDSAKey, paramiko.RSAKey)
+# The cheapest key exchange first: an emulated CPU takes a noticeable part of a second for the others.
+_KEX = "curve25519-sha256@libssh.org"
+
+_UNREADABLE: tuple[type[BaseException], ...] = (*FOREIGN, ValueError)
+
+# paramiko tells of every broken handshake on stderr, with a traceback; here they come as exceptions.
+_LOGGER = "pytest_bootc.ssh.paramiko"
+logging.getLogger(_LOGGER).setLevel(logging.CRITICAL + 1)
+
+_exit_signals: WeakKeyDictionary[paramiko.Channel, str] = WeakKeyDictionary()
+
+
+def exit_signal(channel: paramiko.Channel) -> str | None:
+    """The signal that ended the channel's command, without SIG, where sshd told of one (RFC 4254, 6.10)."""
+    return _exit_signals.get(channel)
+
+
+def endpoint_name(endpoint: SSHEndpoint) -> str:
+    """The endpoint as people write it: ``root@[::1]:2222``."""
+    host = f"[{endpoint.host}]" if ":" in endpoint.host else endpoint.host
+    return f"{endpoint.user}@{host}:{endpoint.port}"
+
+
+def log_in(endpoint: SSHEndpoint, deadline: Deadline, *, refusal_is_final: bool = True) -> paramiko.SSHClient:
+    """A client that is logged in.
+
+    A port that is closed and a connection that breaks off are tried again, with growing pauses: sshd punishes
+    addresses that connect and go away (PerSourcePenalties, sshd_config(5)). With ``refusal_is_final`` false, so is
+    a login that was refused.
+
+    :raises SSHConnectError: nobody answered before the deadline, the host key differs, or the login was refused.
+    :raises ConfigError: the endpoint's own key or host key cannot be read.
+    """
+    key = _private_key(endpoint)
+    started, attempts, pause = time.monotonic(), 0, _FIRST_PAUSE
+    while True:
+        attempts += 1
+        try:
+            return _attempt(endpoint, key, deadline.sooner(_ATTEMPT_SECONDS))
+        except FOREIGN as error:
+            refused = isinstance(error, paramiko.AuthenticationException)
+            if refused:
+                pause = _REFUSED_PAUSE
+            final = refusal_is_final if refused else isinstance(error, FINAL)
+            if final or deadline.expired():
+                tried = "" if final else f"Tried {attempts} times in {time.monotonic() - started:.1f} s."
+                raise _connect_error(endpoint, error, tried) from error
+        deadline.pause(pause)
+        pause = min(_LONGEST_PAUSE, pause * 1.6)
+
+
+class _Packetizer(Packetizer):
+    """One that knows when the peer was last heard."""
+
+    def __init__(self, stream: socket.socket) -> None:
+        super().__init__(stream)
+        self.heard = time.monotonic()
+
+    def read_message(self) -> tuple[int, paramiko.Message]:
+        message = super().read_message()
+        self.heard = time.monotonic()
+        return message
+
+
+def _channel_request(channel: paramiko.Channel, message: paramiko.Message) -> None:
+    if message.get_text() == "exit-signal":
+        message.get_boolean()
+        _exit_signals[channel] = message.get_text()
+        return
+    message.rewind()
+    message.get_int()  # the channel's number, which was read before
+    channel._handle_request(message)  # type: ignore[attr-defined]
+
+
+class GuestTransport(paramiko.Transport):
+    """paramiko's transport, which also hears when the peer is alive and which signal ended a command."""
+
+    # paramiko drops exit-signal, and offers no public way to a request that it does not know.
+    _channel_handler_table = {  # noqa: RUF012 (as paramiko has it)
+        **paramiko.Transport._channel_handler_table,  # type: ignore[attr-defined]
+        MSG_CHANNEL_REQUEST: _channel_request,
+    }
+
+    packetizer: _Packetizer
+
+    def __init__(self, sock: Any) -> None:
+        super().__init__(sock, packetizer_class=_Packetizer)
+        security = self.get_security_options()
+        security.kex = (_KEX, *(name for name in security.kex if name != _KEX))
+
+    @property
+    def heard(self) -> float:
+        """When the peer last said something, on the monotonic clock."""
+        return self.packetizer.heard
+
+
+class _RefuseUnknown(paramiko.MissingHostKeyPolicy):
+    def missing_host_key(self, client: paramiko.SSHClient, hostname: str, key: paramiko.PKey) -> None:
+        raise SSHConnectError(
+            f"{hostname} is not in your known_hosts",
+            details=f"It shows the key {key.get_name()} {key.get_base64()}",
+            resolution=f"log in once with `ssh {hostname}` and compare the fingerprint",
+        )
+
+
+def _attempt(endpoint: SSHEndpoint, key: paramiko.PKey | None, deadline: Deadline) -> paramiko.SSHClient:
+    client = _client(endpoint)
+    stream = socket.create_connection((endpoint.host, endpoint.port), timeout=max(0.1, deadline.remaining()))
+    try:
+        # Without it every exchange waits for the peer's delayed acknowledgement: 40 ms.
+        stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+        def transport(sock: Any, **_: object) -> GuestTransport:
+            made = GuestTransport(sock)
+            made.handshake_timeout = deadline.remaining()
+            return made
+
+        client.connect(
+            endpoint.host,
+            endpoint.port,
+            endpoint.user,
+            sock=stream,
+            pkey=key,
+            allow_agent=key is None,
+            look_for_keys=key is None,
+            compress=False,
+            timeout=deadline.remaining(),
+            banner_timeout=deadline.remaining(),
+            auth_timeout=deadline.remaining(),
+            transport_factory=transport,
+        )
+    except BaseException as error:
+        lost = _was_lost(client)
+        client.close()
+        stream.close()
+        # One key that is refused leaves the connection open; a broken one says nothing about the key.
+        if key is not None and lost and isinstance(error, paramiko.AuthenticationException):
+            raise EOFError("the connection broke off during the login") from error
+        raise
+    return client
+
+
+def _was_lost(client: paramiko.SSHClient) -> bool:
+    transport = client.get_transport()
+    return transport is None or not transport.is_active()
+
+
+def _client(endpoint: SSHEndpoint) -> paramiko.SSHClient:
+    client = paramiko.SSHClient()
+    client.set_log_channel(_LOGGER)
+    client.set_missing_host_key_policy(_RefuseUnknown())
+    if endpoint.host_key is None:
+        client.load_system_host_keys()
+        if _SYSTEM_KNOWN_HOSTS.exists():
+            client.load_system_host_keys(str(_SYSTEM_KNOWN_HOSTS))
+        return client
+    kind, _, text = endpoint.host_key.partition(" ")
+    try:
+        pinned = paramiko.PKey.from_type_string(kind, base64.b64decode(text.split(" ")[0], validate=True))
+    except _UNREADABLE as error:
+        raise ConfigError(
+            f"the host key of {endpoint_name(endpoint)} cannot be read",
+            details=f"{endpoint.host_key}\n{said(error)}",
+            resolution="give it as ssh-keyscan prints it: `ssh-ed25519 AAAA...`",
+        ) from error
+    name = endpoint.host if endpoint.port == paramiko.config.SSH_PORT else f"[{endpoint.host}]:{endpoint.port}"
+    client.get_host_keys().add(name, kind, pinned)
+    return client
+
+
+def _private_key(endpoint: SSHEndpoint) -> paramiko.PKey | None:
+    if endpoint.private_key is None:
+        return None
+    complaints = []
+    for kind in _KEY_CLASSES:
+        try:
+            return kind.from_private_key(io.StringIO(endpoint.private_key))
+        except _UNREADABLE as error:
+            complaints.append(f"as {kind.__name__}: {error}")
+    raise ConfigError(
+        f"the private key for {endpoint_name(endpoint)} cannot be read",
+        details="\n".join(complaints),
+        resolution="give an Ed25519, ECDSA or RSA key without passphrase in OpenSSH's format",
+    )
+
+
+_RESOLUTIONS: Mapping[type[BaseException], str] = {
+    paramiko.BadHostKeyException: "another machine answers at this address; or, on a host that is known to have "
+    "been installed anew, remove its old line from known_hosts",
+    paramiko.AuthenticationException: "see sshd's journal in the guest: it names the reason (permissions of the "
+    "key file and the folders above it, PermitRootLogin, AllowUsers)",
+}
+
+
+def _connect_error(endpoint: SSHEndpoint, error: BaseException, tried: str) -> SSHConnectError:
+    return SSHConnectError(
+        f"no login at {endpoint_name(endpoint)}: {explain(error)}",
+        details="\n".join(filter(None, (said(error), tried))),
+        resolution=next((text for kind, text in _RESOLUTIONS.items() if isinstance(error, kind)), ""),
+    )

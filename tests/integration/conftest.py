@@ -1,0 +1,131 @@
+"""Real peers that tests of several modules talk to."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+
+from pytest_bootc import command
+from pytest_bootc.deadline import Deadline, wait_until
+from pytest_bootc.model import SSHEndpoint
+
+
+@dataclass(frozen=True)
+class Key:
+    """An Ed25519 key in OpenSSH's formats."""
+
+    private: str
+    public: str
+
+    @classmethod
+    def make(cls) -> Key:
+        key = Ed25519PrivateKey.generate()
+        private = key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption())
+        public = key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH)
+        return cls(private.decode(), public.decode())
+
+
+class SSHServer:
+    """A real sshd on a port of 127.0.0.1, run by the user who runs the tests, which can be stopped and started."""
+
+    def __init__(self, folder: Path, options: str = "") -> None:
+        self.folder = folder
+        self.key = Key.make()
+        self.host_key = Key.make()
+        self.home = folder / "home"
+        self.home.mkdir()
+        self.port = 0
+        self._options = options
+        self._process: command.Process | None = None
+        (folder / "authorized_keys").write_text(f"{self.key.public}\n")
+        host_key = folder / "host_key"
+        host_key.write_text(self.host_key.private)
+        host_key.chmod(0o600)
+        if os.geteuid() == 0:
+            Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
+
+    @property
+    def endpoint(self) -> SSHEndpoint:
+        return SSHEndpoint("127.0.0.1", self.port, getpass.getuser(), self.key.private, self.host_key.public)
+
+    def start(self) -> None:
+        """Listen: on a port that is free, the first time, and then on that one again."""
+        self.port = self.port or free_port()
+        config = self.folder / "sshd_config"
+        config.write_text(
+            f"Port {self.port}\nListenAddress 127.0.0.1\nHostKey {self.folder}/host_key\nPidFile none\n"
+            f"AuthorizedKeysFile {self.folder}/authorized_keys\nStrictModes no\nUsePAM no\n"
+            f"PasswordAuthentication no\nKbdInteractiveAuthentication no\nPermitRootLogin prohibit-password\n"
+            f"SetEnv HOME={self.home}\nPrintMotd no\nMaxStartups 100\n{self._options}\n"
+        )
+        log = self.folder / "sshd.log"
+        sshd = command.find_program("sshd", resolution="install openssh-server")
+        with log.open("wb") as sink:
+            self._process = command.spawn([sshd, "-D", "-e", "-f", config], stderr=sink)
+
+        def listening() -> bool:
+            assert self._process is not None
+            assert self._process.poll() is None, log.read_text()
+            return "Server listening" in log.read_text()
+
+        wait_until(listening, Deadline.after(10), what="sshd to listen", last=log.read_text)
+
+    def sessions(self) -> list[int]:
+        """The processes of the connections that are open: what sshd has forked."""
+        assert self._process is not None
+        return _children(self._process.pid)
+
+    def stop(self) -> None:
+        """End the listener and every connection at once, as a machine that goes down does."""
+        if self._process is None:
+            return
+        for process in (*self.sessions(), self._process.pid):
+            os.kill(process, signal.SIGKILL)
+        self._process.wait()
+        self._process = None
+
+
+def _children(process: int) -> list[int]:
+    """The process ids of a process's children and of theirs, the deepest first."""
+    own = [int(child) for child in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
+    return [descendant for child in own for descendant in (*_children(child), child)]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@pytest.fixture
+def make_sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., SSHServer]]:
+    """Make servers of one's own, with more lines for sshd_config(5); they end with the test."""
+    with ExitStack() as stack:
+
+        def make(options: str = "Subsystem sftp internal-sftp") -> SSHServer:
+            server = SSHServer(tmp_path_factory.mktemp("sshd"), options)
+            stack.callback(server.stop)
+            server.start()
+            return server
+
+        yield make
+
+
+@pytest.fixture(scope="module")
+def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SSHServer]:
+    """A server that the tests of a module share: leave it as it is."""
+    server = SSHServer(tmp_path_factory.mktemp("sshd"), "Subsystem sftp internal-sftp")
+    server.start()
+    yield server
+    server.stop()
