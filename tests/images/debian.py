@@ -111,14 +111,20 @@ class RecipeError(Exception):
 
 def mirror() -> tuple[str, ...]:
     """The Debian archive that this host already uses, as arguments for mmdebstrap; empty for its default."""
-    command = ["apt-get", "indextargets", "--format", "$(ORIGIN) $(REPO_URI) $(COMPONENT)", "Created-By: Packages"]
+    command = [
+        "apt-get",
+        "indextargets",
+        "--format",
+        "$(COMPONENT) $(REPO_URI) $(ORIGIN)/$(LABEL)",
+        "Created-By: Packages",
+    ]
     try:
         listed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     except FileNotFoundError:
         return ()
     for line in listed.splitlines():
-        origin, uri, component = line.split(" ", 2)
-        if origin == "Debian" and component == "main":
+        component, uri, archive = line.split(" ", 2)
+        if component == "main" and archive == "Debian/Debian":
             return (f"deb {uri} {SUITE} main",)
     return ()
 
