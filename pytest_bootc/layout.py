@@ -13,6 +13,7 @@ from pytest_bootc.errors import ImageReferenceError, RegistryError
 from pytest_bootc.image import Digest, ImageReference, Transport
 from pytest_bootc.manifest import (
     DOCUMENT_LIMIT,
+    Kind,
     declared,
     descriptors,
     parse_document,
@@ -44,11 +45,12 @@ class LayoutSource:
     def resolve(self, reference: ImageReference, deadline: Deadline, architecture: str = "amd64") -> ResolvedImage:
         """See :meth:`pytest_bootc.source.ImageSource.resolve`."""
 
-        def fetch(digest: Digest, size: int | None) -> bytes:
+        def fetch(_: Kind, digest: Digest, size: int) -> bytes:
             return self._document(_blob_name(digest), size)
 
         digest, size = self._find(reference)
-        root = parse_document(fetch(digest, size), digest, f"the manifest of {reference}")
+        raw = self._document(_blob_name(digest), size)
+        root = parse_document(raw, digest, f"the manifest of {reference}")
         return resolve(reference, root, architecture, fetch)
 
     def open_blob(self, digest: Digest, deadline: Deadline) -> Iterator[bytes]:

@@ -1,6 +1,6 @@
 """From a name to one image: index, manifest and configuration, checked (OCI image-spec; Docker's v2 schema 2 too).
 
-Pure: where the documents come from is the caller's business, by way of two small functions.
+Pure: where the documents come from is the caller's business, by way of one small function.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from pytest_bootc.errors import DigestMismatchError, ImageError, ImageReferenceError, RegistryError
 from pytest_bootc.image import Digest, ImageReference
@@ -34,8 +35,10 @@ _LAYER_COUNT = 128
 _INDEX_DEPTH = 4
 _INDEX_DOCUMENTS = 64
 
-#: Fetches a document by digest; the size is what its descriptor declares, in bytes (``None``: not declared).
-Fetch = Callable[[Digest, int | None], bytes]
+#: How the distribution-spec calls the two kinds of things that a digest names.
+Kind = Literal["manifests", "blobs"]
+#: Fetches a document by kind, digest and the size that its descriptor declares, in bytes.
+Fetch = Callable[[Kind, Digest, int], bytes]
 
 
 @dataclass(frozen=True)
@@ -143,7 +146,7 @@ class _Walk:
         if self.fetched > _INDEX_DOCUMENTS:
             raise ImageError(f"{self.reference} has more than {_INDEX_DOCUMENTS} nested indexes")
         digest, size = declared(descriptor, str(self.reference))
-        return parse_document(self.fetch(digest, size), digest, f"the manifest of {self.reference}")
+        return parse_document(self.fetch("manifests", digest, size), digest, f"the manifest of {self.reference}")
 
     def image(self, manifest: Document) -> ResolvedImage:
         """Check the manifest and its configuration against each other."""
@@ -154,7 +157,7 @@ class _Walk:
                 details=f"its configuration is of the type {described.get('mediaType')!r}",
             )
         digest, size = declared(described, str(self.reference))
-        raw = self.fetch(digest, size)
+        raw = self.fetch("blobs", digest, size)
         what = f"the configuration of {self.reference}"
         verify(raw, digest, what)
         config = parse_json(raw, what)
