@@ -1,0 +1,126 @@
+"""The hooks of a run that judges something: which hook leads where, nothing more."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pytest_bootc import collection, gates, judging, options
+from pytest_bootc import run as runs
+from pytest_bootc.errors import BootcTestError
+from pytest_bootc.run import RUN, Run
+
+
+def begin_run(config: pytest.Config) -> None:
+    """Read the options and take the hooks into use.
+
+    :raises pytest.UsageError: they cannot be read.
+    """
+    if config.option.help or config.option.version:
+        return
+    try:
+        run = Run(options.parse(config, collection.suite_names()))
+    except BootcTestError as error:
+        raise options.usage_error(error) from error
+    config.stash[RUN] = run
+    collection.select_suites(config, run.config.suites)
+    config.pluginmanager.register(Hooks(run), "pytest_bootc.hooks")
+
+
+class Hooks:
+    """Every hook and the one fixture of an active run."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+
+    def pytest_sessionstart(self, session: pytest.Session) -> None:
+        """Resolve the images, or take over what the controller has resolved."""
+        runs.start(self.run, session.config)
+
+    def pytest_report_header(self) -> list[str]:
+        """Name what is judged."""
+        return judging.header(self.run)
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_configure_node(self, node: Any) -> None:
+        """xdist: give a worker the digests."""
+        runs.send_to_worker(self.run, node.workerinput)
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any) -> None:
+        """xdist: take what a worker says about its machines."""
+        runs.receive_in_controller(self.run, node)
+
+    def pytest_collect_directory(self, path: Path, parent: pytest.Collector) -> pytest.Collector | None:
+        """Collect the suites' folder by our own nodes."""
+        return collection.collect_folder(path, parent)
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_make_collect_report(
+        self, collector: pytest.Collector
+    ) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+        """Add the selected suites to what pytest collects."""
+        return collection.with_suites(collector, (yield))
+
+    def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
+        """Make one test per image."""
+        judging.parametrise(metafunc, self.run)
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_collection_modifyitems(
+        self, items: list[pytest.Item], config: pytest.Config
+    ) -> Generator[None, None, None]:
+        """Keep what was selected, say what it judges, and order it after everybody else has."""
+        collection.select(items, config)
+        judging.prepare(items, self.run)
+        yield
+        collection.boot_first(items)
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_setup(self, item: pytest.Item) -> Generator[None, None, None]:
+        """Name the digest before anything can skip the test, and begin its evidence."""
+        judging.begin(item, self.run)
+        return (yield)
+
+    @pytest.hookimpl(specname="pytest_runtest_setup")
+    def stop_without_machine(self, item: pytest.Item) -> None:
+        """End a test that was not skipped, and whose machine did not boot for an earlier one."""
+        judging.stop_without_machine(item, self.run)
+
+    @pytest.fixture(autouse=True)
+    def _bootc_test(self, request: pytest.FixtureRequest) -> None:
+        """Have the right machine behind the handle before other fixtures of the test use it, and look at its needs."""
+        judging.settle(request)
+        gates.check(request, self.run)
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(
+        self, item: pytest.Item, call: pytest.CallInfo[None]
+    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        """Give the report its state, and take evidence before any finaliser runs."""
+        judging.shorten(call)
+        report = yield
+        judging.observe(item, call, report, self.run)
+        return report
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Count, where all reports arrive."""
+        judging.note(report, self.run)
+
+    def pytest_report_teststatus(
+        self, report: pytest.TestReport
+    ) -> tuple[str, str, tuple[str, dict[str, bool]]] | None:
+        """Show trouble of the laboratory as such."""
+        return judging.status_words(report)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        """Conclude: exit status and the reports that are written once."""
+        judging.finish(session, self.run)
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        """Write the section about what was judged."""
+        judging.summarise(terminalreporter, self.run)

@@ -1,0 +1,202 @@
+"""Following the tests of a run: what each begins with, what is kept when it fails, and what is concluded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pytest_bootc import collection, compat
+from pytest_bootc.errors import BootcTestError
+from pytest_bootc.evidence import EvidenceRecord, GuestShell
+from pytest_bootc.machine.base import HasControl
+from pytest_bootc.machine.pool import VM
+from pytest_bootc.model import Evidence
+from pytest_bootc.reports import allure, junit, terminal
+from pytest_bootc.run import Run, Subject, is_worker, send_to_controller
+from pytest_bootc.verdict import Outcome, State, heaviest, state_of
+
+#: Where a test that uses a machine holds its evidence.
+EVIDENCE = pytest.StashKey[EvidenceRecord]()
+_STATES = pytest.StashKey[list[State]]()
+
+_PACKAGE = Path(__file__).parent
+_MACHINE_FIXTURE = "vm"
+# What pytest-rerunfailures calls a try that is followed by another one.
+_RERUN = "rerun"
+
+
+def subject_of(item: pytest.Item, run: Run) -> Subject | None:
+    """What a test judges: its image, or the only subject of the run; nothing if it uses no machine and no image."""
+    value = compat.parameter(item, "image")
+    if isinstance(value, Subject):
+        return value
+    uses = {_MACHINE_FIXTURE, "image"}.intersection(getattr(item, "fixturenames", ()))
+    return run.subjects[0] if uses and not run.over_images else None
+
+
+def parametrise(metafunc: pytest.Metafunc, run: Run) -> None:
+    """Make a test one test per image if anything that it uses stands on ``image``."""
+    if run.over_images and "image" in metafunc.fixturenames:
+        ids = [subject.name for subject in run.subjects]
+        metafunc.parametrize("image", run.subjects, indirect=True, scope="session", ids=ids)
+
+
+def prepare(items: list[pytest.Item], run: Run) -> None:
+    """Say in each test, before it can be skipped, what it judges."""
+    for item in items:
+        subject = subject_of(item, run)
+        if subject is not None:
+            item.user_properties.append((junit.SUBJECT, subject.name))
+            allure.add_labels(item, subject.name, collection.suite_of(item))
+
+
+def begin(item: pytest.Item, run: Run) -> None:
+    """Tell Allure the digest, and begin the test's evidence."""
+    subject = subject_of(item, run)
+    if subject is None:
+        return
+    if subject.digest is not None:
+        allure.note_digest(str(subject.digest))
+    if _MACHINE_FIXTURE in getattr(item, "fixturenames", ()):
+        item.stash[EVIDENCE] = record = EvidenceRecord(run.config.evidence_folder, item.nodeid)
+        record.begin(run.pool.find(subject.name))
+
+
+def evidence_of(item: pytest.Item) -> EvidenceRecord:
+    """The evidence of a test that uses a machine."""
+    return item.stash[EVIDENCE]
+
+
+def stop_without_machine(item: pytest.Item, run: Run) -> None:
+    """End a test whose machine did not boot for an earlier one, in one line.
+
+    :raises BootcTestError: of the kind that the first boot ended with.
+    """
+    subject = subject_of(item, run)
+    vm = None if subject is None else run.pool.find(subject.name)
+    if vm is not None and vm.failure is not None and EVIDENCE in item.stash:
+        raise vm.failure.again()
+
+
+def settle(request: pytest.FixtureRequest) -> None:
+    """Have the machine behind the handle that this test's fixtures describe.
+
+    The handle is made once per run, but a suite's conftest may override ``machine_spec`` or ``golden_disk``.
+    """
+    if _MACHINE_FIXTURE in request.fixturenames:
+        vm: VM = request.getfixturevalue(_MACHINE_FIXTURE)
+        vm.use(request.getfixturevalue("machine_spec"), request.getfixturevalue("golden_disk"))
+
+
+def shorten(call: pytest.CallInfo[None]) -> None:
+    """Take the frames of this package out of the traceback of an error that explains itself."""
+    if call.excinfo is not None and isinstance(call.excinfo.value, BootcTestError):
+        shown = call.excinfo.traceback.filter(lambda entry: not Path(entry.path).is_relative_to(_PACKAGE))
+        if shown and call.when == "call":
+            call.excinfo.traceback = shown
+
+
+def observe(item: pytest.Item, call: pytest.CallInfo[None], report: pytest.TestReport, run: Run) -> None:
+    """Write the state into a phase's report, and take evidence of a failure while the machine is as it was."""
+    states = item.stash.setdefault(_STATES, [])
+    if report.when == "setup":
+        states.clear()
+    states.append(_phase_state(call, report))
+    properties = [entry for entry in item.user_properties if entry[0] != junit.STATE]
+    report.user_properties = [*properties, (junit.STATE, heaviest(states).value)]
+    error = None if call.excinfo is None else call.excinfo.value
+    if report.failed and report.when != "call" and isinstance(error, BootcTestError):
+        report.longrepr = pytest.ExceptionInfo.from_exception(error).getrepr(style="value", chain=False)
+    _take_evidence(item, report, run)
+
+
+def state_in(report: pytest.TestReport) -> State:
+    """The state that a report carries. One without was made up by xdist for a test whose worker died: the lab."""
+    written = dict(report.user_properties).get(junit.STATE)
+    if written is not None:
+        return State(written)
+    return State.INFRA if report.failed else State.SKIP
+
+
+def note(report: pytest.TestReport, run: Run) -> None:
+    """Count a report, where all reports of the run arrive."""
+    if str(report.outcome) == _RERUN:
+        run.tally.try_again(report.nodeid)
+        return
+    properties = dict(report.user_properties)
+    subject = str(properties.get(junit.SUBJECT, ""))
+    needs = tuple(str(value) for name, value in report.user_properties if name == junit.UNMET_NEED)
+    line = _first_line(report) if report.failed else ""
+    run.tally.add(Outcome(report.nodeid, subject, state_in(report), line, needs))
+
+
+def status_words(report: pytest.TestReport) -> tuple[str, str, tuple[str, dict[str, bool]]] | None:
+    """How the terminal shows a phase that failed for the laboratory's sake; ``None`` for all others."""
+    if not report.failed or report.when not in ("setup", "call", "teardown") or state_in(report) is not State.INFRA:
+        return None
+    return ("failed" if report.when == "call" else "error"), "I", ("INFRA", {"red": True})
+
+
+def finish(session: pytest.Session, run: Run) -> None:
+    """Set the exit status and complete the reports that are written once per run; a worker hands over what it knows."""
+    config = session.config
+    if is_worker(config):
+        send_to_controller(run, config)
+        return
+    verdicts = run.verdicts()
+    junit.add_run_properties(verdicts, lambda name, value: compat.add_suite_property(config, name, value))
+    folder = config.getoption("allure_report_dir", None)
+    if folder and not config.option.collectonly:
+        allure.write_run_files(Path(folder), terminal.environment(verdicts))
+    if not config.option.collectonly:
+        session.exitstatus = run.tally.exit_status(int(session.exitstatus), [subject.name for subject in run.subjects])
+
+
+def header(run: Run) -> list[str]:
+    """The lines that say before the tests what is judged."""
+    return list(terminal.header(run.verdicts(), run.config.backend))
+
+
+def summarise(reporter: pytest.TerminalReporter, run: Run) -> None:
+    """Write the section about each subject."""
+    if is_worker(reporter.config) or reporter.config.option.collectonly:
+        return
+    reporter.section("bootc")
+    for verdict in run.verdicts():
+        for line in terminal.summary(verdict):
+            reporter.write_line(line)
+    place = terminal.evidence_line(run.config.evidence_folder)
+    if place is not None:
+        reporter.write_line(place)
+
+
+def _phase_state(call: pytest.CallInfo[None], report: pytest.TestReport) -> State:
+    if report.failed:
+        return State.FAIL if call.excinfo is None else state_of(call.when, call.excinfo.value)
+    return State.PASS if report.passed and report.when == "call" else State.SKIP
+
+
+def _take_evidence(item: pytest.Item, report: pytest.TestReport, run: Run) -> None:
+    record = item.stash.get(EVIDENCE, None)
+    subject = subject_of(item, run)
+    if record is None or subject is None or run.config.evidence is Evidence.OFF:
+        return
+    last = report.when == "call" and run.config.evidence is Evidence.ON
+    if report.failed or last:
+        vm = run.pool.find(subject.name)
+        record.collect(vm, _shell_of(vm))
+        allure.attach(record.keep())
+
+
+def _shell_of(vm: VM | None) -> GuestShell | None:
+    machine = None if vm is None else vm.running
+    if not isinstance(machine, HasControl):
+        return None
+    return lambda command, deadline: machine.control(command, deadline)[1]
+
+
+def _first_line(report: pytest.TestReport) -> str:
+    crash = getattr(report.longrepr, "reprcrash", None)
+    text = report.longreprtext if crash is None else crash.message
+    return next((line.strip() for line in text.splitlines() if line.strip()), "")

@@ -1,0 +1,238 @@
+"""The machines of one process: one per subject, each behind a handle that outlives reboots and replacements."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from pytest_bootc.deadline import Deadline
+from pytest_bootc.errors import BackendError, BootcTestError
+from pytest_bootc.machine.base import (
+    Backend,
+    HasConsole,
+    HasControl,
+    HasCrash,
+    HasScreenshot,
+    Machine,
+    PowerState,
+)
+from pytest_bootc.model import GoldenDisk, MachineFacts, MachineSpec, SSHEndpoint
+
+_STOP_SECONDS = 30.0
+_KEEPALIVE_SECONDS = 15.0
+_COMMAND_SECONDS = 60.0
+_KEPT_CONSOLE = 1 << 20
+
+
+#: Makes the exception for a test that asks for something that the backend lacks: one that skips it, for example.
+Missing = Callable[[str], BaseException]
+
+
+@dataclass(frozen=True)
+class BootFailure:
+    """Why a machine is not there, and the last MiB of what its console had said by then."""
+
+    error: BootcTestError
+    console: bytes
+
+    def again(self) -> BootcTestError:
+        """The error for those who come later: of the same kind, and short."""
+        return type(self.error)(f"the machine did not boot: {self.error.brief} (see the first error)")
+
+
+class VM:
+    """A stable handle on a machine: the machine behind it may reboot or be replaced, the handle stays.
+
+    Where a backend cannot do what is asked (a screenshot, say), ``missing`` is called with the reason, and what it
+    returns is raised.
+    """
+
+    def __init__(self, backend: Backend, *, boot_seconds: float, missing: Missing) -> None:
+        self._backend = backend
+        self._boot_seconds = boot_seconds
+        self._missing = missing
+        self._stack = ExitStack()
+        self._machine: Machine | None = None
+        self._shape: tuple[MachineSpec, GoldenDisk | None] | None = None
+        self._when_booted: list[Callable[[], None]] = []
+        self.failure: BootFailure | None = None
+
+    def use(self, spec: MachineSpec, disk: GoldenDisk | None) -> None:
+        """Have a machine of this shape behind the handle: the one that is there, or a new one that is booted now.
+
+        :raises BootcTestError: it did not boot; once per shape at length, from then on in short.
+        """
+        if self._shape == (spec, disk):
+            if self.failure is not None:
+                raise self.failure.again()
+            if self._machine is not None:
+                return
+        self.release()
+        self._shape, self.failure = (spec, disk), None
+        try:
+            machine = self._stack.enter_context(self._backend.provision(spec, disk))
+        except BootcTestError as error:
+            self.failure = BootFailure(error, b"")
+            raise
+        with self._booting(machine) as deadline:
+            machine.start(deadline)
+        self._machine = machine
+        self._booted()
+
+    def release(self) -> None:
+        """End the machine; a failure to boot is remembered."""
+        self._machine = None
+        self._stack.close()
+
+    @contextmanager
+    def after_each_boot(self, act: Callable[[], None]) -> Iterator[None]:
+        """While the context lasts, call ``act`` whenever a machine behind the handle has booted: connect anew."""
+        self._when_booted.append(act)
+        try:
+            yield
+        finally:
+            self._when_booted.remove(act)
+
+    @property
+    def running(self) -> Machine | None:
+        """The machine, if one has booted and was not released."""
+        return self._machine
+
+    @property
+    def machine(self) -> Machine:
+        """The machine behind the handle. Do not keep it: after a reboot it may be another one.
+
+        :raises BackendError: none has booted.
+        """
+        if self._machine is None:
+            raise BackendError("there is no machine behind this handle: it did not boot, or was released")
+        return self._machine
+
+    @property
+    def name(self) -> str:
+        """The machine's name."""
+        return self.machine.name
+
+    @property
+    def facts(self) -> MachineFacts:
+        """What a report says about the machine."""
+        return self.machine.facts
+
+    @property
+    def keepalive(self) -> float:
+        """For how many seconds the guest may be silent before it counts as frozen."""
+        return _KEEPALIVE_SECONDS * self.facts.time_factor
+
+    def login_deadline(self) -> Deadline:
+        """The deadline of a login that begins now: as long as a boot may take."""
+        return Deadline.after(self._boot_seconds * self.facts.time_factor)
+
+    def start(self) -> None:
+        """Power on a machine that was stopped, and wait until it is ready. Raises as :meth:`Machine.start` does."""
+        machine = self.machine
+        with self._booting(machine) as deadline:
+            machine.start(deadline)
+        self._booted()
+
+    def stop(self, deadline: Deadline | None = None) -> None:
+        """Power off: by asking the guest, and by force at the deadline (after 30 s)."""
+        self.machine.stop(deadline or Deadline.after(_STOP_SECONDS))
+
+    def reboot(self) -> None:
+        """Reboot and wait until the guest is ready again. Raises as :meth:`Machine.reboot` does."""
+        machine = self.machine
+        with self._booting(machine) as deadline:
+            machine.reboot(deadline)
+        self._booted()
+
+    def power_state(self) -> PowerState:
+        """What the machine is doing."""
+        return self.machine.power_state()
+
+    def ssh_endpoint(self, deadline: Deadline | None = None) -> SSHEndpoint:
+        """Where the guest's sshd answers. Raises as :meth:`Machine.ssh_endpoint` does."""
+        return self.machine.ssh_endpoint(deadline or Deadline.after(_COMMAND_SECONDS))
+
+    def console_log(self) -> Path:
+        """The file that holds everything the serial console has shown."""
+        if not isinstance(machine := self.machine, HasConsole):
+            raise self._lacking("no console")
+        return machine.console_log()
+
+    def wait_for_console_text(self, pattern: str, deadline: Deadline | None = None) -> str:
+        """The first line on the console that the regular expression matches.
+
+        :raises WaitTimeoutError: none came before the deadline (60 s).
+        """
+        if not isinstance(machine := self.machine, HasConsole):
+            raise self._lacking("no console")
+        return machine.wait_for_console_text(pattern, deadline or Deadline.after(_COMMAND_SECONDS))
+
+    def screenshot(self, path: Path, deadline: Deadline | None = None) -> Path:
+        """Write what the display shows as a PNG file and return its path."""
+        if not isinstance(machine := self.machine, HasScreenshot):
+            raise self._lacking("no display")
+        return machine.screenshot(path, deadline or Deadline.after(_COMMAND_SECONDS))
+
+    def control(self, command: str, deadline: Deadline | None = None) -> tuple[int, str]:
+        """Run a line of POSIX sh as root, without network and sshd; its exit status and its mixed output."""
+        if not isinstance(machine := self.machine, HasControl):
+            raise self._lacking("no control channel")
+        return machine.control(command, deadline or Deadline.after(_COMMAND_SECONDS))
+
+    def crash(self) -> None:
+        """Cut the machine's power."""
+        if not isinstance(machine := self.machine, HasCrash):
+            raise self._lacking("no power that could be cut")
+        machine.crash()
+
+    def _lacking(self, what: str) -> BaseException:
+        return self._missing(f"the backend {self.machine.facts.backend} has {what}")
+
+    @contextmanager
+    def _booting(self, machine: Machine) -> Iterator[Deadline]:
+        try:
+            # On a host with KVM; a backend that emulates allows more.
+            yield Deadline.after(self._boot_seconds)
+        except BootcTestError as error:
+            self.failure = BootFailure(error, _console_end(machine))
+            self.release()
+            raise
+
+    def _booted(self) -> None:
+        for act in self._when_booted:
+            act()
+
+
+class Pool:
+    """All handles of one process, by the name of their subject."""
+
+    def __init__(self, backend: Callable[[], Backend], *, boot_seconds: float, missing: Missing) -> None:
+        self._load = backend
+        self._backend: Backend | None = None
+        self._boot_seconds = boot_seconds
+        self._missing = missing
+        self._vms: dict[str, VM] = {}
+
+    def vm(self, subject: str) -> VM:
+        """The handle for the subject; the same at every call, with no machine behind it at first."""
+        if subject not in self._vms:
+            if self._backend is None:
+                self._backend = self._load()
+            self._vms[subject] = VM(self._backend, boot_seconds=self._boot_seconds, missing=self._missing)
+        return self._vms[subject]
+
+    def find(self, subject: str) -> VM | None:
+        """The handle, if the subject has one already."""
+        return self._vms.get(subject)
+
+
+def _console_end(machine: Machine) -> bytes:
+    if not isinstance(machine, HasConsole):
+        return b""
+    try:
+        return machine.console_log().read_bytes()[-_KEPT_CONSOLE:]
+    except OSError as error:
+        return f"[the console's file cannot be read: {error.strerror}]\n".encode()

@@ -1,0 +1,71 @@
+"""What the terminal shows of a run that judges images: some lines before, a section at the end."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from pytest_bootc.verdict import State, SubjectVerdict
+
+_SHOWN_FAILURES = 20
+
+
+def header(verdicts: Sequence[SubjectVerdict], backend: str) -> Iterator[str]:
+    """The lines that name what is judged."""
+    for verdict in verdicts:
+        digest = f", {verdict.digest}" if verdict.digest else ""
+        yield f"bootc: {verdict.text}{digest}, backend {backend}"
+
+
+def summary(verdict: SubjectVerdict) -> Iterator[str]:
+    """The lines that say how one subject fared."""
+    yield verdict.text
+    if verdict.digest:
+        yield f"  digest: {verdict.digest}"
+    facts = verdict.facts
+    if facts is None:
+        yield "  machine: none has booted"
+    else:
+        yield f"  scope: {facts.scope.value}"
+        yield f"  machine: {facts.backend}, {facts.accelerator}, {facts.emulator}"
+        yield f"  kernel arguments: {facts.kernel_arguments}"
+        for note in facts.notes:
+            yield f"  note: {note}"
+    yield f"  tests: {_counted(verdict)}"
+    needs = Counter(need for outcome in verdict.outcomes for need in outcome.unmet_needs)
+    if needs:
+        yield "  skipped for unmet needs: " + ", ".join(f"{need} ({count})" for need, count in sorted(needs.items()))
+    bad = [outcome for outcome in verdict.outcomes if outcome.state.red]
+    for outcome in bad[:_SHOWN_FAILURES]:
+        yield f"  {outcome.state.value}: {outcome.nodeid}: {outcome.line}"
+    if len(bad) > _SHOWN_FAILURES:
+        yield f"  ... and {len(bad) - _SHOWN_FAILURES} more"
+
+
+def environment(verdicts: Sequence[SubjectVerdict]) -> dict[str, str]:
+    """What held for the whole run, by name; with several subjects each name has its subject in front."""
+    found: dict[str, str] = {}
+    for verdict in verdicts:
+        said = {"image": verdict.text, "digest": verdict.digest}
+        if verdict.facts is not None:
+            said |= {
+                "scope": verdict.facts.scope.value,
+                "backend": verdict.facts.backend,
+                "accelerator": verdict.facts.accelerator,
+                "emulator": verdict.facts.emulator,
+            }
+        prefix = f"{verdict.name} " if len(verdicts) > 1 else ""
+        found |= {f"{prefix}{name}": value for name, value in said.items() if value}
+    return found
+
+
+def evidence_line(folder: Path) -> str | None:
+    """Where evidence was kept, if any was."""
+    return f"evidence: {folder}" if folder.is_dir() and any(folder.iterdir()) else None
+
+
+def _counted(verdict: SubjectVerdict) -> str:
+    counts = Counter(outcome.state for outcome in verdict.outcomes)
+    words = [f"{counts[state]} {state.value}" for state in reversed(State) if counts[state]]
+    return ", ".join(words) or "none ran"

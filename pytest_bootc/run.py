@@ -1,0 +1,249 @@
+"""A run that judges something: its subjects, their machines, the states of its tests, and how it ends.
+
+There is one per process. Under xdist the controller resolves the images and hands their digests to the workers, so
+that no tag can move during a run; the workers boot machines and send back what is to be said about them.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import pytest
+
+from pytest_bootc.deadline import Deadline
+from pytest_bootc.disk.cache import Cache, default_home
+from pytest_bootc.disk.live import Workshop, build_live_disk
+from pytest_bootc.errors import Blame, BootcTestError, ConfigError
+from pytest_bootc.image import Digest, ImageReference
+from pytest_bootc.machine.base import load_backend
+from pytest_bootc.machine.pool import VM, Pool
+from pytest_bootc.model import DiskFile, GoldenDisk, MachineFacts, MachineSpec, ResolvedImage, RunConfig, Scope
+from pytest_bootc.options import usage_error
+from pytest_bootc.progress import Silent
+from pytest_bootc.source import source_for
+from pytest_bootc.verdict import ExitStatus, SubjectVerdict, Tally
+
+#: Where pytest's configuration holds the run.
+RUN = pytest.StashKey["Run"]()
+
+_RESOLVE_SECONDS = 120.0
+_BUILD_SECONDS = 3600.0
+_WITHOUT_DISK = ("fake", "remote")
+_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
+_DIGESTS = "bootc_digests"
+_FACTS = "bootc_facts"
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is judged: an image, a disk file or a host. ``name`` is its test id, and unique in a run."""
+
+    name: str
+    text: str
+    reference: ImageReference | None = None
+    digest: Digest | None = None
+
+    def __repr__(self) -> str:
+        # pytest and Allure show a parameter's repr; Allure also makes a test's history of it.
+        return self.name
+
+
+class Run:
+    """Everything that one process knows about the run."""
+
+    def __init__(self, config: RunConfig) -> None:
+        self.config = config
+        self.tally = Tally()
+        self.subjects = _subjects(config)
+        self.facts: dict[str, MachineFacts] = {}
+        self.pool = Pool(
+            lambda: load_backend(config, default_home()),
+            boot_seconds=config.boot_timeout,
+            missing=pytest.skip.Exception,
+        )
+        self._images: dict[str, ResolvedImage] = {}
+
+    @property
+    def over_images(self) -> bool:
+        """Whether tests are parametrised by the subjects."""
+        return bool(self.config.images)
+
+    def resolve(self) -> None:
+        """Find out which images the references mean. Ends the run where one means none.
+
+        :raises pytest.UsageError: a reference is bad, or names nothing for this host (exit status 4).
+        """
+        try:
+            self.subjects = tuple(self._pinned(subject) for subject in self.subjects)
+        except BootcTestError as error:
+            if error.blame is Blame.USAGE:
+                raise usage_error(error) from error
+            status = ExitStatus.LAB_TROUBLE if error.blame is Blame.LAB else ExitStatus.BAD_IMAGE
+            pytest.exit(str(error), returncode=status)
+
+    def pin(self, digests: Mapping[str, str]) -> None:
+        """Take over what the controller has resolved."""
+        self.subjects = tuple(
+            replace(subject, digest=Digest.parse(digests[subject.name])) if subject.name in digests else subject
+            for subject in self.subjects
+        )
+
+    def digests(self) -> dict[str, str]:
+        """What the references mean, for the workers."""
+        return {subject.name: str(subject.digest) for subject in self.subjects if subject.digest is not None}
+
+    def image(self, subject: Subject) -> ResolvedImage | None:
+        """The subject's image, of the digest that was pinned; ``None`` where none is booted from a reference."""
+        if subject.reference is None or subject.digest is None:
+            return None
+        if subject.name not in self._images:
+            pinned = self._resolved(subject.reference.pinned(subject.digest))
+            self._images[subject.name] = replace(pinned, reference=subject.reference)
+        return self._images[subject.name]
+
+    def subject_of(self, image: ResolvedImage | None) -> Subject:
+        """The subject whose image it is.
+
+        :raises ConfigError: an overridden fixture ``image`` returned one that the run was not asked to judge.
+        """
+        if image is None and not self.over_images:
+            return self.subjects[0]
+        for subject in self.subjects:
+            if image is not None and subject.reference == image.reference:
+                return subject
+        raise ConfigError(f"the fixture `image` gave {image and image.reference}, which this run does not judge")
+
+    def facts_for_controller(self) -> dict[str, dict[str, Any]]:
+        """The facts in words that cross from a worker to the controller."""
+        return {name: {**asdict(facts), "scope": facts.scope.value} for name, facts in self.facts.items()}
+
+    def take_facts(self, said: Mapping[str, Mapping[str, Any]]) -> None:
+        """What a worker said in :meth:`facts_for_controller`."""
+        for name, facts in said.items():
+            known = {**facts, "scope": Scope(facts["scope"]), "notes": tuple(facts["notes"])}
+            self.facts[name] = MachineFacts(**known)
+
+    def verdicts(self) -> list[SubjectVerdict]:
+        """What is known about each subject by now."""
+        return [
+            SubjectVerdict(
+                name=subject.name,
+                text=subject.text,
+                digest="" if subject.digest is None else str(subject.digest),
+                facts=self.facts.get(subject.name),
+                outcomes=tuple(self.tally.of(subject.name)),
+            )
+            for subject in self.subjects
+        ]
+
+    def _pinned(self, subject: Subject) -> Subject:
+        if subject.reference is None:
+            return subject
+        image = self._resolved(subject.reference)
+        self._images[subject.name] = image
+        return replace(subject, digest=image.digest)
+
+    def _resolved(self, reference: ImageReference) -> ResolvedImage:
+        return source_for(reference).resolve(reference, Deadline.after(_RESOLVE_SECONDS), host_architecture())
+
+
+def start(run: Run, config: pytest.Config) -> None:
+    """Find out what is judged; a worker is told by the controller. Raises as :meth:`Run.resolve` does."""
+    if is_worker(config):
+        run.pin(getattr(config, "workerinput", {}).get(_DIGESTS, {}))
+    else:
+        run.resolve()
+
+
+def image_of(run: Run, subject: object) -> ResolvedImage | None:
+    """The image of a test's parameter.
+
+    :raises ConfigError: the test has none, because it does not say that it uses an image or a machine.
+    """
+    if isinstance(subject, Subject):
+        return run.image(subject)
+    if run.over_images:
+        raise ConfigError(
+            "the test came to a machine without saying so: there is no telling which image it is for",
+            resolution="name image, vm, ssh or guest among the test's arguments, or in usefixtures",
+        )
+    return None
+
+
+def golden_disk(config: RunConfig, image: ResolvedImage | None, spec: MachineSpec) -> GoldenDisk | None:
+    """What the machine boots. Building it may take minutes, once per image."""
+    if config.disk is not None:
+        return DiskFile(config.disk, config.disk.suffix.removeprefix("."))
+    if image is None or config.backend in _WITHOUT_DISK:
+        return None
+    workshop = Workshop(Cache(default_home()), Deadline.after(_BUILD_SECONDS), Silent(), spec.var_gib)
+    return build_live_disk(image, source_for(image.reference), workshop)
+
+
+@contextmanager
+def machine(run: Run, image: ResolvedImage | None, spec: MachineSpec, disk: GoldenDisk | None) -> Iterator[VM]:
+    """The handle on the machine that boots the image; the machine is there as long as the context lasts."""
+    subject = run.subject_of(image)
+    vm = run.pool.vm(subject.name)
+    vm.use(spec, disk)
+    run.facts[subject.name] = vm.facts
+    try:
+        yield vm
+    finally:
+        vm.release()
+
+
+def current(config: pytest.Config) -> Run:
+    """The run.
+
+    :raises ConfigError: this one judges nothing.
+    """
+    run = config.stash.get(RUN, None)
+    if run is None:
+        raise ConfigError(
+            "this test needs a machine, and pytest was not told what to boot",
+            resolution="add --image REF, --disk FILE or --host HOST",
+        )
+    return run
+
+
+def host_architecture() -> str:
+    """The host's architecture in the words of the OCI image-spec."""
+    machine = platform.machine()
+    return _ARCHITECTURES.get(machine, machine)
+
+
+def send_to_worker(run: Run, workerinput: dict[str, Any]) -> None:
+    """Give a worker what it must not find out by itself."""
+    workerinput[_DIGESTS] = run.digests()
+
+
+def send_to_controller(run: Run, config: pytest.Config) -> None:
+    """Give the controller what only this worker knows."""
+    config.workeroutput[_FACTS] = run.facts_for_controller()  # type: ignore[attr-defined]
+
+
+def receive_in_controller(run: Run, node: Any) -> None:
+    """Take what a worker gave; one that crashed gave nothing."""
+    run.take_facts(getattr(node, "workeroutput", {}).get(_FACTS, {}))
+
+
+def is_worker(config: pytest.Config) -> bool:
+    """Whether this process runs tests for a controller."""
+    return hasattr(config, "workerinput")
+
+
+def _subjects(config: RunConfig) -> tuple[Subject, ...]:
+    if config.host is not None:
+        return (Subject(config.host, f"host {config.host}"),)
+    if config.disk is not None:
+        return (Subject(config.disk.name, f"disk {config.disk}"),)
+    short = [reference.short for reference in config.images]
+    return tuple(
+        Subject(reference.short if short.count(reference.short) == 1 else str(reference), str(reference), reference)
+        for reference in config.images
+    )

@@ -1,0 +1,157 @@
+"""What a run concludes: the state of each test, the count per image, and the exit status. Knows nothing of pytest.
+
+Four states can be had by a test that ran: *pass*; *fail*: the image did not do what was expected; *flaky*: it did
+so only when tried again, which is as red; *infra*: the laboratory failed, and nothing is known about the image.
+Beside them *usage* (the run was asked for something impossible) and *skip* (not judged).
+"""
+
+from __future__ import annotations
+
+import errno
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import Enum, IntEnum
+
+from pytest_bootc.errors import Blame, BootcTestError
+from pytest_bootc.model import MachineFacts
+
+
+class State(Enum):
+    """What is known after a test, or after one of its phases. Later ones outweigh earlier ones."""
+
+    SKIP = "skip"
+    PASS = "pass"
+    INFRA = "infra"
+    USAGE = "usage"
+    FLAKY = "flaky"
+    FAIL = "fail"
+
+    @property
+    def weight(self) -> int:
+        """Where the state stands among the others; the heaviest phase is the test's state."""
+        return list(State).index(self)
+
+    @property
+    def red(self) -> bool:
+        """Whether it keeps the image from being good."""
+        return self not in (State.SKIP, State.PASS)
+
+
+class ExitStatus(IntEnum):
+    """How a run that judges images ends. Only 10 is worth trying again as it is."""
+
+    GOOD = 0
+    BAD_IMAGE = 1
+    INTERRUPTED = 2
+    INTERNAL_ERROR = 3
+    USAGE = 4
+    NOTHING_RAN = 5
+    LAB_TROUBLE = 10
+
+
+_BY_BLAME = {Blame.IMAGE: State.FAIL, Blame.LAB: State.INFRA, Blame.USAGE: State.USAGE}
+
+# The host ran out of something. The guest cannot cause them: what happens in it arrives as one of our own errors,
+# and what it does on a socket as a ConnectionError or a timeout.
+_HOST_TROUBLE = frozenset(
+    (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO, errno.EROFS)
+)
+
+
+def state_of(phase: str, error: BaseException) -> State:
+    """The state of a phase (``setup``, ``call``, ``teardown``) that ended with this error.
+
+    A missed expectation is the image's failure in whichever phase it is found, and so is what our own errors blame
+    on it. Any other exception outside the call comes from preparing the test: the laboratory. In the call it is
+    what the test stumbled over in the guest's answer (a missing key, a refused connection), or a bug in the test:
+    both are red and neither goes away by trying again, so it is a failure too - unless the host ran out of
+    something.
+    """
+    if isinstance(error, BootcTestError):
+        return _BY_BLAME[error.blame]
+    if isinstance(error, AssertionError) or not isinstance(error, Exception):
+        return State.FAIL  # pytest.fail() raises a BaseException of its own
+    if phase == "call" and not isinstance(error, MemoryError):
+        return State.INFRA if isinstance(error, OSError) and error.errno in _HOST_TROUBLE else State.FAIL
+    return State.INFRA
+
+
+def heaviest(states: Iterable[State]) -> State:
+    """The state that outweighs the others; of none at all: skip."""
+    return max(states, key=lambda state: state.weight, default=State.SKIP)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How one test ended. ``subject`` is what it judged, empty if nothing; ``line`` the failure's first line."""
+
+    nodeid: str
+    subject: str
+    state: State
+    line: str = ""
+    unmet_needs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class SubjectVerdict:
+    """Everything that a report says about one subject. ``facts`` is ``None`` where no machine has booted."""
+
+    name: str
+    text: str
+    digest: str
+    facts: MachineFacts | None
+    outcomes: tuple[Outcome, ...]
+
+
+class Tally:
+    """The outcomes of a run, by test; the reports of a test may come in any number."""
+
+    def __init__(self) -> None:
+        self._outcomes: dict[str, Outcome] = {}
+        self._tried_again: set[str] = set()
+
+    def add(self, outcome: Outcome) -> None:
+        """Note an outcome. Of several for one test the heaviest stands."""
+        known = self._outcomes.get(outcome.nodeid)
+        if outcome.nodeid in self._tried_again and outcome.state is State.PASS:
+            outcome = Outcome(outcome.nodeid, outcome.subject, State.FLAKY, "it passed only when it was tried again")
+        if known is None or outcome.state.weight > known.state.weight:
+            self._outcomes[outcome.nodeid] = outcome
+
+    def try_again(self, nodeid: str) -> None:
+        """Forget how the test ended: it failed and is run once more. Passing then is flaky."""
+        self._outcomes.pop(nodeid, None)
+        self._tried_again.add(nodeid)
+
+    def of(self, subject: str) -> list[Outcome]:
+        """The outcomes of the tests that judged this subject."""
+        return [outcome for outcome in self._outcomes.values() if outcome.subject == subject]
+
+    def counts(self, subject: str) -> Mapping[State, int]:
+        """How many tests of the subject ended in each state."""
+        return Counter(outcome.state for outcome in self.of(subject))
+
+    def exit_status(self, status: int, subjects: Iterable[str]) -> int:
+        """The run's exit status, from pytest's own.
+
+        pytest's word stands when it was interrupted, broke, was misused, or failed for a reason that no test gave.
+        Else the heaviest state decides; and a run in which a subject was not judged by any test is not good.
+        """
+        if status not in (ExitStatus.GOOD, ExitStatus.BAD_IMAGE, ExitStatus.NOTHING_RAN):
+            return status
+        worst = heaviest(outcome.state for outcome in self._outcomes.values())
+        if worst.red:
+            return _EXIT[worst]
+        if status == ExitStatus.BAD_IMAGE:
+            return status
+        judged = all(self.counts(subject).get(State.PASS) for subject in subjects)
+        return ExitStatus.GOOD if judged else ExitStatus.NOTHING_RAN
+
+
+_EXIT = {
+    State.FAIL: ExitStatus.BAD_IMAGE,
+    State.FLAKY: ExitStatus.BAD_IMAGE,
+    State.USAGE: ExitStatus.USAGE,
+    State.INFRA: ExitStatus.LAB_TROUBLE,
+}
