@@ -121,6 +121,8 @@ def spawn(
 PIPE = subprocess.PIPE
 STDOUT = subprocess.STDOUT
 Process = subprocess.Popen[bytes]
+Pipe = IO[bytes]
+TimeoutExpired = subprocess.TimeoutExpired
 
 
 def pasteable(argv: Sequence[Argument]) -> str:

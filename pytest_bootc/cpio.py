@@ -1,4 +1,4 @@
-"""Initramfs archives: the "newc" cpio format of the kernel (Documentation/driver-api/early-userspace/buffer-format.rst).
+"""Initramfs archives: the kernel's "newc" cpio (Documentation/driver-api/early-userspace/buffer-format.rst).
 
 The kernel unpacks archives that follow each other in one file, so an archive for every machine can be appended to
 one that all machines share.

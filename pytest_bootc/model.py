@@ -73,6 +73,10 @@ class Accelerator(Enum):
     TCG = "tcg"
 
 
+INJECT_FOLDER = "inject/etc"
+"""Where in the initramfs of a live disk the files lie that a machine brings along for /etc."""
+
+
 @dataclass(frozen=True)
 class GuestFile:
     """A file, link or folder that the machine brings along, below /etc.
@@ -183,11 +187,12 @@ class RunConfig:
 
 @dataclass(frozen=True)
 class MachineFacts:
-    """What a report says about a machine: plain words and numbers."""
+    """What a report says about a machine. ``time_factor``: how much slower than a KVM guest, for deadlines."""
 
     backend: str
     accelerator: str
     emulator: str
     kernel_arguments: str
     scope: Scope
+    time_factor: float = 1.0
     notes: tuple[str, ...] = ()

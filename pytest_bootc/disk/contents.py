@@ -24,6 +24,7 @@ _PACKAGE_DATABASES = (
 )
 _MOUNT_POINTS = ("dev", "proc", "sys", "run", "etc", "var")
 _LINKS = ("home", "root", "opt", "srv")
+_OURS = ("root", "rootflags", "console", "init", "ro", "rw")
 _CHUNK = 1 << 20
 
 
@@ -60,7 +61,7 @@ def kernel_arguments(tree: Tree, architecture: str) -> tuple[str, ...]:
         document = tomllib.loads(tree.read(f"{folder}/{name}").decode())
         if own in document.get("match-architectures", [own]):
             arguments += [str(argument) for argument in document.get("kargs", [])]
-    return tuple(a for a in arguments if a.partition("=")[0] not in ("root", "rootflags", "console", "init", "ro", "rw"))
+    return tuple(a for a in arguments if a.partition("=")[0] not in _OURS)
 
 
 def etc_folders(tree: Tree) -> Mapping[str, int]:
@@ -69,7 +70,7 @@ def etc_folders(tree: Tree) -> Mapping[str, int]:
 
 
 def samples(tree: Tree, rng: random.Random) -> Mapping[str, str]:
-    """The sha256 of files that a running system does not change, by absolute path: some at random, and package databases.
+    """The sha256 of files that a running system leaves alone, by absolute path: some at random, and package databases.
 
     They are read from the layers, whose digests have just been verified.
     """

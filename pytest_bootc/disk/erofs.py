@@ -137,6 +137,6 @@ def flat_disk(index: Path, index_path: Path, layers: Sequence[Path]) -> str:
     # QEMU counts the first extent twice where an empty line precedes it.
     head = ["# Disk DescriptorFile", "version=1", "CID=fffffffe", "parentCID=ffffffff"]
     head += ['createType="twoGbMaxExtentFlat"', "# Extent description"]
-    tail = ["ddb.virtualHWVersion = \"4\"", f'ddb.geometry.cylinders = "{max(1, position // _SECTOR // 1008)}"']
+    tail = ['ddb.virtualHWVersion = "4"', f'ddb.geometry.cylinders = "{max(1, position // _SECTOR // 1008)}"']
     tail += ['ddb.geometry.heads = "16"', 'ddb.geometry.sectors = "63"', 'ddb.adapterType = "ide"']
     return "\n".join([*head, *extents, *tail]) + "\n"

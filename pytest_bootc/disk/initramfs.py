@@ -16,9 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pytest_bootc import cpio
-
-INJECT = "inject/etc"
-"""Where the archive that is appended for each machine puts its files."""
+from pytest_bootc.model import INJECT_FOLDER
 
 _CALLS = {"write": 1, "open": 2, "close": 3, "exit": 60, "chdir": 80, "mkdir": 83, "chroot": 161, "mount": 165}
 _CALLS |= {"execve": 59, "finit_module": 313}
@@ -129,7 +127,7 @@ def _elf_header(size: int) -> bytes:
 
 def base_archive(modules: Sequence[tuple[str, bytes]], root: Root) -> bytes:
     """The part of the initramfs that all machines of a disk share; ``modules`` in the order of their loading."""
-    entries = [cpio.folder(name) for name in ("dev", "modules", "new", "rw", "inject", INJECT)]
+    entries = [cpio.folder(name) for name in ("dev", "modules", "new", "rw", "inject", INJECT_FOLDER)]
     entries.append(cpio.character_device("dev/console", 5, 1))
     entries += [cpio.file(f"modules/{name}", content) for name, content in modules]
     entries.append(cpio.file("init", init_program(_steps([name for name, _ in modules], root)), 0o755))
@@ -153,7 +151,7 @@ def _load(modules: Sequence[str]) -> list[Step]:
 
 
 def _mount(root: Root) -> list[Step]:
-    etc = f"lowerdir=/{INJECT}:/new/etc,upperdir=/rw/upper,workdir=/rw/work"
+    etc = f"lowerdir=/{INJECT_FOLDER}:/new/etc,upperdir=/rw/upper,workdir=/rw/work"
     return [
         Step(
             "mount",

@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pytest_bootc.command import CommandError
 from pytest_bootc.deadline import Deadline
 from pytest_bootc.disk import contents, erofs
 from pytest_bootc.disk.cache import Cache
@@ -19,12 +18,12 @@ from pytest_bootc.disk.initramfs import Root, base_archive
 from pytest_bootc.disk.kernel import Kernel, find_kernel, isa_level, release_number
 from pytest_bootc.disk.layers import LayerStore
 from pytest_bootc.disk.modules import KernelModules
-from pytest_bootc.disk.tar import EntryKind, TarEntry, scan
+from pytest_bootc.disk.tar import TarEntry, scan
 from pytest_bootc.disk.tree import Tree, implied_folder
 from pytest_bootc.errors import ImageError
-from pytest_bootc.layout import ImageSource
 from pytest_bootc.model import LiveDisk, ResolvedImage
 from pytest_bootc.progress import Progress
+from pytest_bootc.source import ImageSource
 
 RECIPE = 1
 """Counts up whenever the same layers are to become another disk."""
@@ -56,7 +55,7 @@ def build_live_disk(image: ResolvedImage, source: ImageSource, workshop: Worksho
     known = _load(final, image)
     if known is not None:
         return known
-    with workshop.cache.lock(f"disk-{key}", workshop.deadline):
+    with workshop.cache.lock(f"disk-{key}", workshop.deadline, workshop.progress):
         known = _load(final, image)
         if known is not None:
             return known
@@ -89,7 +88,8 @@ def _load(folder: Path, image: ResolvedImage) -> LiveDisk | None:
     except FileNotFoundError:
         return None
     layers = tuple(Path(path) for path in record["layers"])
-    if any(not path.is_file() or path.stat().st_size != size for path, size in record["layers"].items()):
+    sizes = record["layers"].values()
+    if any(not path.is_file() or path.stat().st_size != size for path, size in zip(layers, sizes, strict=True)):
         return None
     return LiveDisk(
         key=folder.name,
@@ -129,6 +129,7 @@ class _Builder:
 
     def build(self, folder: Path, final: Path) -> None:
         """Make the disk in ``folder``, which will be ``final``."""
+        folder.mkdir()
         prefixes = [self._tree.apply(scan(layer)) for layer in self._layers]
         self._check()
         kernel = find_kernel(self._tree)

@@ -119,8 +119,8 @@ def backend_names() -> tuple[str, ...]:
     return tuple(_BACKENDS)
 
 
-def load_backend(config: RunConfig) -> Backend:
-    """The backend that the run asks for.
+def load_backend(config: RunConfig, home: Path) -> Backend:
+    """The backend that the run asks for; ``home`` is the folder of its state (the cache).
 
     :raises ConfigError: there is none of that name.
     """
@@ -130,5 +130,5 @@ def load_backend(config: RunConfig) -> Backend:
         raise ConfigError(
             f"there is no backend {config.backend!r}", resolution=f"choose one of {', '.join(_BACKENDS)}"
         ) from None
-    backend: Backend = getattr(import_module(module), name)(config)
+    backend: Backend = getattr(import_module(module), name)(config, home)
     return backend

@@ -1,0 +1,333 @@
+"""Machines on this host: QEMU, without root and without anything that stays behind."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pytest_bootc.command import Argument, CommandError, find_program, run
+from pytest_bootc.deadline import Deadline, wait_until
+from pytest_bootc.errors import (
+    BackendError,
+    BootError,
+    BootTimeoutError,
+    ConfigError,
+    ImageError,
+    ProvisionError,
+)
+from pytest_bootc.machine import qemu_command
+from pytest_bootc.machine.accel import REFERENCE_HELLO_SECONDS, choose_accelerator, cpu_model
+from pytest_bootc.machine.base import Machine, PowerState
+from pytest_bootc.machine.console import ConsoleLog
+from pytest_bootc.machine.control import BootEvent, ControlChannel
+from pytest_bootc.machine.inject import Identity, guest_files, inject_archive
+from pytest_bootc.machine.process import Processes
+from pytest_bootc.machine.qemu_command import Engine, Wiring
+from pytest_bootc.machine.qmp import QMPClient
+from pytest_bootc.machine.rundir import RunFolder
+from pytest_bootc.model import (
+    Accelerator,
+    GoldenDisk,
+    LiveDisk,
+    MachineFacts,
+    MachineSpec,
+    Network,
+    RunConfig,
+    Scope,
+    SSHEndpoint,
+)
+
+_INSTALL = "install QEMU for x86 (Debian: qemu-system-x86, Fedora: qemu-system-x86-core), or run scripts/setup"
+_START_SECONDS = 30.0
+_SHORT = 10.0
+# How much slower an emulated boot may be before its own speed has been measured.
+_TCG_BOOT_FACTOR = 5.0
+
+
+class QemuBackend:
+    """Runs machines with the host's QEMU."""
+
+    def __init__(self, config: RunConfig, home: Path) -> None:
+        self._config = config
+        self._home = home
+
+    @contextmanager
+    def provision(self, spec: MachineSpec, disk: GoldenDisk | None) -> Iterator[Machine]:
+        """A machine that is not started yet.
+
+        :raises ConfigError: QEMU is not installed.
+        :raises ProvisionError: the host cannot provide such a machine.
+        """
+        if disk is None:
+            raise ConfigError("QEMU boots a disk, and there is none", resolution="give --image or --disk")
+        engine, version = self._engine(spec, disk)
+        folder = RunFolder(self._home / "vms")
+        machine = QemuMachine(engine, version, spec, disk, folder)
+        try:
+            yield machine
+        finally:
+            machine.crash()
+            folder.remove()
+
+    def _engine(self, spec: MachineSpec, disk: GoldenDisk) -> tuple[Engine, str]:
+        qemu = find_program(spec.qemu, resolution=_INSTALL)
+        beside = qemu.with_name("qemu-storage-daemon")
+        daemon = beside if beside.exists() else find_program("qemu-storage-daemon", resolution=_INSTALL)
+        version = _version(qemu)
+        accelerator = Accelerator.TCG
+        isa_level = "x86-64-v4"
+        if isinstance(disk, LiveDisk):
+            accelerator = choose_accelerator(qemu, version, disk.kernel, self._home / "probes")
+            isa_level = disk.isa_level
+        return Engine(qemu, daemon, accelerator, cpu_model(accelerator, isa_level), pvh=_has_pvh_rom(qemu)), version
+
+
+class QemuMachine:
+    """One machine: a RunFolder, and while it is on, two processes."""
+
+    def __init__(self, engine: Engine, version: str, spec: MachineSpec, disk: GoldenDisk, folder: RunFolder) -> None:
+        self._engine = engine
+        self._version = version
+        self._spec = spec
+        self._disk = disk
+        self._folder = folder
+        self._identity = Identity.generate()
+        self._processes = Processes()
+        self._qmp: QMPClient | None = None
+        self._channel: ControlChannel | None = None
+        self._console = ConsoleLog(folder.file("console.log"))
+        self._time_factor = 1.0
+        self._boot_id = ""
+        self._wiring = Wiring(
+            qmp=folder.socket("qmp"),
+            control=folder.socket("control"),
+            events=folder.socket("events"),
+            nbd=folder.socket("nbd"),
+            console=self._console.path,
+            overlay=folder.file("overlay.qcow2"),
+            initrd=folder.file("initrd"),
+        )
+
+    @property
+    def name(self) -> str:
+        """Unique on this host."""
+        return self._folder.name
+
+    @property
+    def facts(self) -> MachineFacts:
+        """What a report says about the machine."""
+        live = self._disk if isinstance(self._disk, LiveDisk) else None
+        notes = ["selinux: off (layers carry no labels)", *live.losses, *live.notes] if live else []
+        return MachineFacts(
+            backend="qemu",
+            accelerator=self._engine.accelerator.value,
+            emulator=f"QEMU {self._version}",
+            kernel_arguments=qemu_command.kernel_arguments(live, self._engine.accelerator) if live else "",
+            scope=Scope.RUNNING_SYSTEM,
+            time_factor=self._time_factor,
+            notes=tuple(notes),
+        )
+
+    def start(self, deadline: Deadline) -> None:
+        """Power on and wait until the guest says that it is ready. Raises as the protocol says."""
+        if self._processes.running:
+            raise BackendError(f"{self.name} is running already")
+        self._prepare()
+        self._power_on(deadline.sooner(_START_SECONDS))
+        self._await_ready(deadline)
+
+    def stop(self, deadline: Deadline) -> None:
+        """Ask the guest to power off; by force at the deadline."""
+        if self._processes.running and self._qmp is not None and not self._qmp.closed:
+            try:
+                self._qmp.execute("system_powerdown", deadline=deadline.sooner(_SHORT))
+                wait_until(lambda: not self._processes.running, deadline, what="the guest to power off")
+            except (BackendError, AssertionError):
+                # It does not listen: the force below is the answer to that.
+                self.crash()
+        self.crash()
+
+    def crash(self) -> None:
+        """Cut the power."""
+        if self._channel is not None:
+            self._channel.close()
+            self._channel = None
+        if self._qmp is not None:
+            self._qmp.close()
+            self._qmp = None
+        self._processes.stop(Deadline.after(_SHORT))
+
+    def reboot(self, deadline: Deadline) -> None:
+        """Reboot and wait until the guest is ready again, with another boot id. Raises as the protocol says."""
+        self.control("systemctl reboot", deadline.sooner(_SHORT * self._time_factor))
+        self.wait_for_reboot(deadline)
+
+    def wait_for_reboot(self, deadline: Deadline) -> None:
+        """Wait until a reboot that somebody asked for has happened, and the guest is ready again."""
+        self._await_ready(deadline)
+
+    def power_state(self) -> PowerState:
+        """What the machine is doing."""
+        if not self._processes.running or self._qmp is None or self._qmp.closed:
+            status = self._processes.ended("qemu")
+            return PowerState.CRASHED if status not in (None, 0) else PowerState.OFF
+        answer = self._qmp.execute("query-status", deadline=Deadline.after(_SHORT))
+        status_word = answer.get("status") if isinstance(answer, dict) else ""
+        if status_word == "running":
+            return PowerState.RUNNING
+        return PowerState.PAUSED if status_word in ("paused", "prelaunch", "suspended") else PowerState.CRASHED
+
+    def ssh_endpoint(self, deadline: Deadline) -> SSHEndpoint:
+        """Where the image's own sshd answers."""
+        if isinstance(self._disk, LiveDisk) and not self._disk.ssh_units:
+            raise ImageError(
+                "the image has no sshd",
+                details="it has no sshd program with a unit sshd.service, ssh.service, sshd.socket or ssh.socket",
+                resolution="install an SSH server in the image; suites log in through the image's own",
+            )
+        if self._spec.network is Network.NONE:
+            raise ConfigError("the machine has no network, so no SSH", resolution="use --vm-network restricted")
+        text = self._require_qmp().execute(
+            "human-monitor-command", deadline=deadline.sooner(_SHORT), command_line="info usernet"
+        )
+        match = re.search(r"TCP\[HOST_FORWARD\]\s+\d+\s+127\.0\.0\.1\s+(\d+)\s", str(text))
+        if match is None:
+            raise BackendError("QEMU forwards no port to the guest's sshd", details=str(text))
+        return SSHEndpoint("127.0.0.1", int(match[1]), "root", self._identity.user_private, self._identity.host_public)
+
+    def console_log(self) -> Path:
+        """The file that holds everything printed so far."""
+        return self._console.path
+
+    def wait_for_console_text(self, pattern: str, deadline: Deadline) -> str:
+        """The first line of the console in which the regular expression is found."""
+        return self._console.wait_for(pattern, deadline)
+
+    def screenshot(self, path: Path, deadline: Deadline) -> Path:
+        """Write what the display shows as a PNG file."""
+        inside = self._folder.file("screen.png")
+        self._require_qmp().execute("screendump", deadline=deadline, filename=str(inside), format="png")
+        path.write_bytes(inside.read_bytes())
+        inside.unlink()
+        return path
+
+    def control(self, command: str, deadline: Deadline) -> tuple[int, str]:
+        """Run a line of POSIX sh as root, without network and sshd."""
+        if self._channel is None:
+            raise BackendError(f"{self.name} is not running")
+        return self._channel.execute(command, deadline)
+
+    def _prepare(self) -> None:
+        if not self._wiring.overlay.exists():
+            self._make_overlay()
+        if isinstance(self._disk, LiveDisk):
+            files = guest_files(self._identity, self._disk.ssh_units)
+            with self._wiring.initrd.open("wb") as initrd:
+                initrd.write(self._disk.initramfs.read_bytes())
+                initrd.write(inject_archive(files, self._disk.folders))
+
+    def _make_overlay(self) -> None:
+        golden, form = (
+            (self._disk.var, "raw") if isinstance(self._disk, LiveDisk) else (self._disk.path, self._disk.format)
+        )
+        beside = self._engine.qemu.with_name("qemu-img")
+        program = beside if beside.exists() else find_program("qemu-img", resolution=_INSTALL)
+        arguments: list[Argument] = [
+            program,
+            "create",
+            "-q",
+            "-f",
+            "qcow2",
+            "-b",
+            golden,
+            "-F",
+            form,
+            self._wiring.overlay,
+        ]
+        try:
+            run(arguments, deadline=Deadline.after(_START_SECONDS))
+        except CommandError as error:
+            raise ProvisionError("the machine's disk could not be made", details=str(error)) from error
+
+    def _power_on(self, deadline: Deadline) -> None:
+        self._processes = Processes()
+        for path in (self._wiring.qmp, self._wiring.control, self._wiring.events, self._wiring.nbd):
+            path.unlink(missing_ok=True)
+        processes = qemu_command.plan(self._engine, self._wiring, self._spec, self._disk)
+        log = self._folder.file("qemu.log")
+        self._processes.start(processes, [self._folder.sockets, self._folder.path], log, deadline)
+        self._await_sockets(log, deadline)
+        self._qmp = QMPClient.connect(self._wiring.qmp, deadline)
+        self._channel = ControlChannel(self._wiring.control, self._wiring.events, deadline)
+
+    def _await_sockets(self, log: Path, deadline: Deadline) -> None:
+        def there() -> bool:
+            status = self._processes.ended("qemu")
+            if status is not None:
+                raise ProvisionError(
+                    f"QEMU ended at once, with status {status}", details=log.read_text(errors="replace")[-2000:]
+                )
+            return all(path.exists() for path in (self._wiring.qmp, self._wiring.control, self._wiring.events))
+
+        wait_until(there, deadline, what="QEMU's sockets")
+
+    def _await_ready(self, deadline: Deadline) -> None:
+        """Take the guest's own word for it, and give up as soon as the console or QEMU says that it is in vain."""
+        scale = _TCG_BOOT_FACTOR if self._engine.accelerator is Accelerator.TCG else 1.0
+        deadline = Deadline.after(deadline.remaining() * scale)
+        began, printed = deadline.at - deadline.seconds, self._console.size()
+        printed = 0 if not self._boot_id else printed
+        last = "nothing"
+        while not deadline.expired():
+            self._look_for_the_end(printed)
+            event = self._next_event(deadline.sooner(0.5))
+            if event is None:
+                continue
+            last = event.word
+            if event.word == "hello":
+                hello = deadline.seconds - deadline.remaining()
+                if self._engine.accelerator is Accelerator.TCG and began:
+                    self._time_factor = max(1.0, min(100.0, hello / REFERENCE_HELLO_SECONDS))
+            elif event.word == "ready" and event.boot_id != self._boot_id:
+                self._boot_id = event.boot_id
+                return
+        raise BootTimeoutError(
+            f"the guest was not ready within {deadline.seconds:.0f} s (the last that it said: {last})",
+            details=self._console.tail(),
+            resolution="look at its console; --boot-timeout gives it more time",
+        )
+
+    def _next_event(self, deadline: Deadline) -> BootEvent | None:
+        if self._channel is None:
+            raise BackendError(f"{self.name} is not running")
+        return self._channel.next_event(deadline)
+
+    def _look_for_the_end(self, printed: int) -> None:
+        line = self._console.fatal_line(printed)
+        if line is not None:
+            raise BootError(f"the image did not come up: {line}", details=self._console.tail())
+        status = self._processes.ended("qemu")
+        if status is not None:
+            log = self._folder.file("qemu.log").read_text(errors="replace")[-2000:]
+            if status == 0:
+                raise BootError("the guest powered off while it booted", details=self._console.tail())
+            raise ProvisionError(f"QEMU ended with status {status} while the guest booted", details=log)
+
+    def _require_qmp(self) -> QMPClient:
+        if self._qmp is None:
+            raise BackendError(f"{self.name} is not running")
+        return self._qmp
+
+
+def _version(qemu: Path) -> str:
+    words = run([qemu, "--version"], deadline=Deadline.after(_SHORT)).stdout.decode(errors="replace")
+    match = re.search(r"version (\S+)", words)
+    return match[1] if match else "of unknown version"
+
+
+def _has_pvh_rom(qemu: Path) -> bool:
+    """Whether this QEMU can boot an ELF kernel: it needs a small option ROM for that, which some builds leave out."""
+    listed = run([qemu, "-L", "help"], deadline=Deadline.after(_SHORT), check=False).stdout.decode(errors="replace")
+    return any((Path(folder) / "pvh.bin").exists() for folder in listed.split("\n") if folder.startswith("/"))

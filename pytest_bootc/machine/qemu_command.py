@@ -1,0 +1,133 @@
+"""The command lines of QEMU and its storage daemon. Pure: from values to argument vectors."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from pytest_bootc.model import Accelerator, DiskFile, GoldenDisk, LiveDisk, MachineSpec, Network
+
+_SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
+
+# The closed list of what a live disk boots with, besides the image's own (kargs.d). Nothing here switches off what is
+# judged. selinux=0: layers carry no labels, so that an enforcing policy would deny everything.
+_LIVE_ARGUMENTS = ("console=ttyS0", "quiet", "ro", "selinux=0")
+# In emulation only: what a virtual clock and a virtual CPU make slow and what says nothing about an image.
+_TCG_ARGUMENTS = ("no_timer_check", "tsc=reliable", "cryptomgr.notests", "random.trust_cpu=on")
+
+
+@dataclass(frozen=True)
+class Wiring:
+    """The files and sockets of one machine."""
+
+    qmp: Path
+    control: Path
+    events: Path
+    nbd: Path
+    console: Path
+    overlay: Path
+    initrd: Path
+
+
+@dataclass(frozen=True)
+class Engine:
+    """The programs that run a machine, and how."""
+
+    qemu: Path
+    storage_daemon: Path
+    accelerator: Accelerator
+    cpu_model: str
+    pvh: bool
+
+
+def kernel_arguments(disk: LiveDisk, accelerator: Accelerator) -> str:
+    """The kernel command line of a live disk."""
+    own = _TCG_ARGUMENTS if accelerator is Accelerator.TCG else ()
+    return " ".join([*_LIVE_ARGUMENTS, *own, *disk.kernel_arguments])
+
+
+def storage_command(engine: Engine, wiring: Wiring, disk: LiveDisk) -> list[str]:
+    """The storage daemon: it joins index and layers into one disk and offers it on a socket (NBD)."""
+    file = {"driver": "file", "filename": str(disk.root), "read-only": True, "locking": "off"}
+    root = {"driver": disk.root_format, "node-name": "root", "read-only": True, "file": file}
+    return [
+        str(engine.storage_daemon),
+        "--blockdev", json.dumps(root),
+        "--nbd-server", f"addr.type=unix,addr.path={wiring.nbd},max-connections=4",
+        "--export", "type=nbd,id=root,node-name=root,name=root,writable=off",
+    ]  # fmt: skip
+
+
+def qemu_command(engine: Engine, wiring: Wiring, spec: MachineSpec, disk: GoldenDisk) -> list[str]:
+    """QEMU itself."""
+    return [
+        str(engine.qemu), "-nodefaults", "-no-user-config", "-display", "none", "-sandbox", _SANDBOX,
+        "-machine", "q35",
+        "-accel", "kvm" if engine.accelerator is Accelerator.KVM else "tcg,thread=multi",
+        "-cpu", engine.cpu_model, "-smp", str(spec.cpus), "-m", f"{spec.memory_mib}M",
+        *(_live(engine, wiring, disk) if isinstance(disk, LiveDisk) else _file(wiring, disk)),
+        *_network(spec.network),
+        "-device", "virtio-gpu-pci", "-device", "virtio-rng-pci",
+        "-chardev", f"file,id=console,path={wiring.console},append=on", "-serial", "chardev:console",
+        "-device", "virtio-serial-pci",
+        *_port(1, "control", wiring.control), *_port(2, "events", wiring.events),
+        "-qmp", f"unix:{wiring.qmp},server=on,wait=off",
+    ]  # fmt: skip
+
+
+def _live(engine: Engine, wiring: Wiring, disk: LiveDisk) -> list[str]:
+    server = {"type": "unix", "path": str(wiring.nbd)}
+    root = {"driver": "nbd", "node-name": "root", "server": server, "export": "root", "read-only": True}
+    kernel = disk.kernel_pvh if engine.pvh and disk.kernel_pvh else disk.kernel
+    return [
+        "-kernel", str(kernel), "-initrd", str(wiring.initrd),
+        "-append", kernel_arguments(disk, engine.accelerator),
+        "-blockdev", json.dumps(root), "-device", "virtio-blk-pci,drive=root,serial=root",
+        *_overlay(wiring, "var"),
+    ]  # fmt: skip
+
+
+def _file(wiring: Wiring, disk: DiskFile) -> list[str]:
+    return _overlay(wiring, "disk")
+
+
+def _overlay(wiring: Wiring, serial: str) -> list[str]:
+    # What a test machine writes dies with it: no need to wait for the host's disk.
+    cache = {"direct": False, "no-flush": True}
+    file = {"driver": "file", "filename": str(wiring.overlay), "cache": cache}
+    node = {"driver": "qcow2", "node-name": serial, "file": file, "cache": cache, "discard": "unmap"}
+    node |= {"detect-zeroes": "unmap"}
+    return ["-blockdev", json.dumps(node), "-device", f"virtio-blk-pci,drive={serial},serial={serial}"]
+
+
+def _network(network: Network) -> list[str]:
+    if network is Network.NONE:
+        return []
+    restrict = "on" if network is Network.RESTRICTED else "off"
+    return [
+        "-netdev", f"user,id=net,restrict={restrict},hostfwd=tcp:127.0.0.1:0-:22",
+        "-device", "virtio-net-pci,netdev=net,romfile=",
+    ]  # fmt: skip
+
+
+def _port(number: int, name: str, path: Path) -> list[str]:
+    return [
+        "-chardev", f"socket,id={name},path={path},server=on,wait=off",
+        "-device", f"virtserialport,chardev={name},nr={number},name=pytest-bootc.{name}",
+    ]  # fmt: skip
+
+
+def plan(engine: Engine, wiring: Wiring, spec: MachineSpec, disk: GoldenDisk) -> list[Mapping[str, object]]:
+    """The processes of a machine, in the order of their start, as the supervisor reads them."""
+    processes: list[Mapping[str, object]] = []
+    log = wiring.console.with_name("qemu.log")
+    after = None
+    if isinstance(disk, LiveDisk):
+        command = storage_command(engine, wiring, disk)
+        processes.append({"name": "storage", "argv": command, "log": str(log), "after": None})
+        after = str(wiring.nbd)
+    command = qemu_command(engine, wiring, spec, disk)
+    processes.append({"name": "qemu", "argv": command, "log": str(log), "after": after})
+    return processes
