@@ -95,9 +95,10 @@ class LayoutSource:
 
     def _document(self, name: str, size: int | None) -> bytes:
         with self._store.open(name) as (file, length):
-            if length > DOCUMENT_LIMIT or (size is not None and length != size):
-                allowed = DOCUMENT_LIMIT if size is None else size
-                raise RegistryError(f"{name} of {self._path} has {length} bytes instead of {allowed}")
+            if length > DOCUMENT_LIMIT:
+                raise RegistryError(f"{name} of {self._path} has {length} bytes; {DOCUMENT_LIMIT} are the limit")
+            if size is not None and length != size:
+                raise RegistryError(f"{name} of {self._path} has {length} bytes instead of {size}")
             return self._read(file, length, name)
 
     def _read(self, file: IO[bytes], size: int, name: str) -> bytes:
