@@ -46,7 +46,7 @@ class OCILayout:
         return self.blob(packed, LAYER_TYPE + compression)
 
     def image(self, *tars: bytes, compression: str = "+gzip", **changes: Any) -> Descriptor:
-        """The descriptor of a manifest; ``changes`` replace parts of the manifest or, as ``config_X``, of the config."""
+        """The descriptor of a manifest; ``changes`` replace parts of it or, as ``config_X``, of its configuration."""
         layers = [self.layer(tar, compression) for tar in tars]
         config = {
             "architecture": "amd64",

@@ -53,6 +53,10 @@ class Refusals:
         self._layer = layer
         self.member = ""
 
+    def refuse_next(self, what: str) -> NoReturn:
+        """Refuse what comes after the member, and has no name of its own yet."""
+        self.refuse(f"is followed by {what}" if self.member else f"begins with {what}")
+
     def refuse(self, why: str, resolution: str = "") -> NoReturn:
         """Always raise :class:`~pytest_bootc.errors.ImageError`."""
         sentence = (
@@ -76,6 +80,7 @@ class Members:
         self._length = length
         self._refusals = refusals
         self._refuse = refusals.refuse
+        self._refuse_next = refusals.refuse_next
 
     def __iter__(self) -> Iterator[Member]:
         offset = 0
@@ -125,18 +130,18 @@ class Members:
         told = self.number(header[148:156])
         total = (zlib.adler32(header) & 0xFFFF) - 1 - sum(header[148:156]) + 256
         if (told - total) % _ADLER_MODULUS != 0:
-            self._refuse("is followed by a header with a wrong checksum")
+            self._refuse_next("a header with a wrong checksum")
         if header[257:262] != b"ustar":
-            self._refuse("is followed by a header that is neither ustar, PAX nor GNU")
+            self._refuse_next("a header that is neither ustar, PAX nor GNU")
 
     def _end(self, header: bytes, offset: int, records: Records) -> None:
         """Two blocks of zeros, or the end of the file between two members."""
         if records:
             self._refuse("is truncated: it ends after an extended header")
         if header.strip(b"\0"):
-            self._refuse("is followed by a header without a name")
+            self._refuse_next("a header without a name")
         if os.pread(self._descriptor, _BLOCK, offset + _BLOCK).strip(b"\0"):
-            self._refuse("is followed by a single block of zeros with more members after it")
+            self._refuse_next("a single block of zeros with more members after it")
 
     def _after(self, data: int, size: int) -> int:
         """Where the next header is."""
@@ -150,7 +155,7 @@ class Members:
             name = header[: header.index(0) if header[99] == 0 else 100]
             if header[345]:
                 if header[262]:  # old GNU tar keeps times in the place of ustar's prefix
-                    self._refuse("is followed by a member of an incremental GNU archive")
+                    self._refuse_next("a member of an incremental GNU archive")
                 name = header[345:500].partition(b"\0")[0].rstrip(b"/") + b"/" + name
         self._refusals.member = name.decode("utf-8", "surrogateescape")
         if not name or b"\0" in name:
@@ -160,16 +165,16 @@ class Members:
     def _extend(self, records: dict[bytes, bytes], flag: int, data: int, size: int) -> None:
         """Take in what an extended header says of the next member."""
         if size > _EXTENSION_LIMIT:
-            self._refuse(f"is followed by an extended header of {size} bytes")
+            self._refuse_next(f"an extended header of {size} bytes")
         content = os.pread(self._descriptor, size, data)
         key = _LONG_NAMES.get(flag)
         found = self._parse(content) if key is None else {key: content.partition(b"\0")[0]}
         if flag == _GLOBAL:
             if any(_SAYS_SOMETHING.fullmatch(name) for name in found):
-                self._refuse("is followed by a global header about names, sizes or owners")
+                self._refuse_next("a global header about names, sizes or owners")
             return
         if found.keys() & records.keys():
-            self._refuse("is followed by two extended headers for one member that contradict each other")
+            self._refuse_next("two extended headers for one member that contradict each other")
         records.update(found)
 
     def _parse(self, content: bytes) -> dict[bytes, bytes]:
@@ -181,7 +186,7 @@ class Members:
             end = at + int(length) if _DECIMAL.fullmatch(length) else 0
             key, equals, value = content[at + len(length) + 1 : end - 1].partition(b"=")
             if not at < end <= len(content) or content[end - 1] != 0x0A or not (key and equals):
-                self._refuse("is followed by a malformed PAX header")
+                self._refuse_next("a malformed PAX header")
             records[key] = value
             at = end
         return records
