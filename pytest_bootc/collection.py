@@ -116,19 +116,27 @@ class SuiteFolder(pytest.Collector):
             yield SuiteModule.from_parent(self, path=path, nodeid=suite_nodeid(path))
 
 
-class SuiteModule(pytest.Module):
+class SuiteNames:
+    """The names of tests in the suites, whatever the user's own tests are called."""
+
+    def funcnamefilter(self, name: str) -> bool:
+        """Test functions begin with ``test_``."""
+        return name.startswith("test_")
+
+    def classnamefilter(self, name: str) -> bool:
+        """Test classes begin with ``Test``."""
+        return name.startswith("Test")
+
+
+class SuiteModule(SuiteNames, pytest.Module):
     """A module of tests in a suite."""
 
     def _getobj(self) -> ModuleType:
         return _import(self.path, self)
 
-    def funcnamefilter(self, name: str) -> bool:
-        """Test functions begin with ``test_``, whatever the user's own do."""
-        return name.startswith("test_")
 
-    def classnamefilter(self, name: str) -> bool:
-        """Test classes begin with ``Test``, whatever the user's own do."""
-        return name.startswith("Test")
+class SuiteClass(SuiteNames, pytest.Class):
+    """A class of tests in a suite."""
 
 
 #: Where a run keeps its selection.
@@ -143,6 +151,14 @@ def suite_nodeid(path: Path) -> str:
 def collect_folder(path: Path, parent: pytest.Collector) -> SuiteFolder | None:
     """The node for a folder that pytest came across, if it is the suites' folder (in a checkout it is in sight)."""
     return SuiteFolder.at(parent, path) if path == suites_folder() else None
+
+
+def collect_class(collector: pytest.Collector, name: str, obj: object) -> SuiteClass | None:
+    """The node for a class in a suite's module."""
+    if not isinstance(collector, SuiteNames) or not isinstance(obj, type) or not collector.classnamefilter(name):
+        return None
+    node: SuiteClass = SuiteClass.from_parent(collector, name=name, obj=obj)
+    return node
 
 
 def select_suites(config: pytest.Config, suites: tuple[str, ...]) -> None:

@@ -7,7 +7,7 @@ from _pytest.junitxml import xml_key
 
 
 def offer_fixtures(node: pytest.Collector) -> None:
-    """Offer the fixtures of the node's object (its attribute ``obj``) to everything below the node, as ``pytest.Module`` does.
+    """Offer the fixtures of the node's object (its attribute ``obj``) to all below it, as ``pytest.Module`` does.
 
     The way of a ``conftest.py`` in pytest 8.4 would offer them to the whole run when it lies outside the root folder.
     """

@@ -58,6 +58,10 @@ class Hooks:
         """Collect the suites' folder by our own nodes."""
         return collection.collect_folder(path, parent)
 
+    def pytest_pycollect_makeitem(self, collector: pytest.Collector, name: str, obj: object) -> pytest.Collector | None:
+        """Collect the suites' classes by our own nodes."""
+        return collection.collect_class(collector, name, obj)
+
     @pytest.hookimpl(wrapper=True)
     def pytest_make_collect_report(
         self, collector: pytest.Collector

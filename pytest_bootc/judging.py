@@ -124,8 +124,12 @@ def note(report: pytest.TestReport, run: Run) -> None:
     if str(report.outcome) == _RERUN:
         run.tally.try_again(report.nodeid)
         return
+    if report.when == "setup":
+        run.tally.begin(report.nodeid)
     properties = dict(report.user_properties)
     subject = str(properties.get(junit.SUBJECT, ""))
+    if junit.STATE not in properties:
+        subject = _guessed_subject(report, run)
     needs = tuple(str(value) for name, value in report.user_properties if name == junit.UNMET_NEED)
     line = _first_line(report) if report.failed else ""
     run.tally.add(Outcome(report.nodeid, subject, state_in(report), line, needs))
@@ -133,9 +137,10 @@ def note(report: pytest.TestReport, run: Run) -> None:
 
 def status_words(report: pytest.TestReport) -> tuple[str, str, tuple[str, dict[str, bool]]] | None:
     """How the terminal shows a phase that failed for the laboratory's sake; ``None`` for all others."""
-    if not report.failed or report.when not in ("setup", "call", "teardown") or state_in(report) is not State.INFRA:
+    # A collection's report is shown through here, too.
+    if not report.failed or not isinstance(report, pytest.TestReport) or state_in(report) is not State.INFRA:
         return None
-    return ("failed" if report.when == "call" else "error"), "I", ("INFRA", {"red": True})
+    return ("error" if report.when in ("setup", "teardown") else "failed"), "I", ("INFRA", {"red": True})
 
 
 def finish(session: pytest.Session, run: Run) -> None:
@@ -194,6 +199,13 @@ def _shell_of(vm: VM | None) -> GuestShell | None:
     if not isinstance(machine, HasControl):
         return None
     return lambda command, deadline: machine.control(command, deadline)[1]
+
+
+def _guessed_subject(report: pytest.TestReport, run: Run) -> str:
+    """What a test judged whose worker died and took that knowledge along: its id has the subject's name in it."""
+    _, _, parameters = report.nodeid.partition("[")
+    names = [subject.name for subject in run.subjects if not run.over_images or subject.name in parameters]
+    return max(names, key=len, default="")
 
 
 def _first_line(report: pytest.TestReport) -> str:

@@ -119,9 +119,12 @@ class Tally:
         if known is None or outcome.state.weight > known.state.weight:
             self._outcomes[outcome.nodeid] = outcome
 
-    def try_again(self, nodeid: str) -> None:
-        """Forget how the test ended: it failed and is run once more. Passing then is flaky."""
+    def begin(self, nodeid: str) -> None:
+        """A test begins; what an earlier try of it ended with is forgotten."""
         self._outcomes.pop(nodeid, None)
+
+    def try_again(self, nodeid: str) -> None:
+        """A test has failed and is run once more. Passing then is flaky."""
         self._tried_again.add(nodeid)
 
     def of(self, subject: str) -> list[Outcome]:

@@ -1,0 +1,124 @@
+"""What the tests of the plugin stand on: image layouts to name, scripts for fake machines, and installed copies."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import json
+import platform
+import sys
+import tarfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import pytest_bootc
+
+Judge = Callable[..., pytest.RunResult]
+
+_HOST = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch, pytester: pytest.Pytester) -> None:
+    """Nothing of the user's own settings; the folder of the test is the current one."""
+    import os
+
+    for name in [name for name in os.environ if name.startswith(("BOOTC_", "PYTEST_ADDOPTS", "XDG_CACHE"))]:
+        monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> Callable[..., str]:
+    """Write an OCI layout with one empty layer and return its reference."""
+
+    def write(name: str = "server", tag: str = "v1", architecture: str = _HOST) -> str:
+        folder = tmp_path / name
+        blobs = folder / "blobs" / "sha256"
+        blobs.mkdir(parents=True, exist_ok=True)
+
+        def blob(content: bytes, kind: str) -> dict[str, Any]:
+            digest = hashlib.sha256(content).hexdigest()
+            (blobs / digest).write_bytes(content)
+            media_type = f"application/vnd.oci.image.{kind}"
+            return {"mediaType": media_type, "digest": f"sha256:{digest}", "size": len(content)}
+
+        packed = io.BytesIO()
+        tarfile.open(fileobj=packed, mode="w").close()
+        rootfs = {"type": "layers", "diff_ids": [f"sha256:{hashlib.sha256(packed.getvalue()).hexdigest()}"]}
+        config = {"architecture": architecture, "os": "linux", "config": {"Labels": {"name": name}}, "rootfs": rootfs}
+        manifest = {
+            "schemaVersion": 2,
+            "mediaType": "application/vnd.oci.image.manifest.v1+json",
+            "config": blob(json.dumps(config).encode(), "config.v1+json"),
+            "layers": [blob(gzip.compress(packed.getvalue(), mtime=0), "layer.v1.tar+gzip")],
+        }
+        entry = blob(json.dumps(manifest).encode(), "manifest.v1+json")
+        entry["annotations"] = {"org.opencontainers.image.ref.name": tag}
+        (folder / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
+        (folder / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [entry]}))
+        return f"oci:{folder}:{tag}"
+
+    return write
+
+
+@pytest.fixture
+def script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
+    """Write a script for the fake machines; return the path of their log."""
+
+    def write(text: str) -> Path:
+        log = tmp_path / "fake.log"
+        (tmp_path / "fake.toml").write_text(f'log = "{log}"\n{text}\n')
+        monkeypatch.setenv("BOOTC_FAKE", str(tmp_path / "fake.toml"))
+        return log
+
+    return write
+
+
+@pytest.fixture
+def judge(pytester: pytest.Pytester, layout: Callable[..., str]) -> Judge:
+    """Run pytest on an image with fake machines, in this process or (``apart=True``) in one of its own."""
+
+    def run(*arguments: str, apart: bool = False, image: str | None = None) -> pytest.RunResult:
+        start = pytester.runpytest_subprocess if apart else pytester.runpytest_inprocess
+        return start("--backend=fake", f"--image={image or layout()}", "-pno:randomly", *arguments)
+
+    return run
+
+
+@pytest.fixture
+def install(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
+    """Put the package with other suites where Python finds it first; return the suites' folder.
+
+    ``wheel``: the suites are inside the package, as a wheel has them; else beside it, as a checkout has. Runs must
+    be in a process of their own.
+    """
+
+    def put(suites: Mapping[str, str], *, wheel: bool) -> Path:
+        site = pytester.path.parent / f"{pytester.path.name}-{'site' if wheel else 'checkout'}"
+        package = site / "pytest_bootc"
+        source = Path(pytest_bootc.__file__).parent
+        if wheel:
+            package.mkdir(parents=True)
+            for entry in source.iterdir():
+                if entry.name not in ("suites", "__pycache__"):
+                    (package / entry.name).symlink_to(entry)
+        else:
+            site.mkdir()
+            package.symlink_to(source)
+        folder = (package if wheel else site) / "suites"
+        for name, content in suites.items():
+            path = folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(content)
+        monkeypatch.setenv("PYTHONPATH", str(site))
+        return folder
+
+    return put
+
+
+def pytest_report_header() -> str:
+    return f"python: {sys.executable}"
