@@ -26,7 +26,7 @@ _SUPERBLOCK, _MAGIC = 1024, 0xE0F5E1E2
 _DEVICE_SLOT = 128
 _SECTOR = 512
 # Two builds of one image are to be the same file.
-_FIXED = ("-U", "00000000-0000-0000-0000-000000000000", "-T", "0", "--quiet")
+_FIXED = ("-U", "00000000-0000-0000-0000-000000000000", "--quiet")
 
 
 def tool_version(deadline: Deadline) -> tuple[int, int] | None:

@@ -25,7 +25,7 @@ from pytest_bootc.model import LiveDisk, ResolvedImage
 from pytest_bootc.progress import Progress
 from pytest_bootc.source import ImageSource
 
-RECIPE = 1
+RECIPE = 2
 """Counts up whenever the same layers are to become another disk."""
 
 _MODULES = ("virtio_pci", "virtio_blk", "virtio_console", "overlay")
@@ -123,6 +123,8 @@ class _Builder:
         self._layers = list(layers)
         self._workshop = workshop
         self._tool = tool
+        # Another recipe or tool makes another index; one that is there is not asked how it was made.
+        self._index_form = hashlib.sha256(repr((RECIPE, tool)).encode()).hexdigest()[:8]
         self._tree = Tree(self._layers)
         self._losses: list[str] = []
         self._notes: list[str] = []
@@ -206,7 +208,7 @@ class _Builder:
 
     def _index(self, layer: Path, deadline: Deadline) -> Path:
         """A layer's index, kept beside it: the next image that has the layer needs only the merge."""
-        index = layer.with_suffix(".erofs")
+        index = layer.with_suffix(f".{self._index_form}.erofs")
         if not index.is_file():
             self._workshop.cache.publish(lambda path: erofs.index_layer(layer, path, deadline), index)
         return index

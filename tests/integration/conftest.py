@@ -6,6 +6,7 @@ import getpass
 import os
 import signal
 import socket
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -60,7 +61,7 @@ class SSHServer:
 
     def start(self) -> None:
         """Listen: on a port that is free, the first time, and then on that one again."""
-        self.port = self.port or free_port()
+        self.port = self.port or _free_port()
         config = self.folder / "sshd_config"
         config.write_text(
             f"Port {self.port}\nListenAddress 127.0.0.1\nHostKey {self.folder}/host_key\nPidFile none\n"
@@ -101,7 +102,7 @@ def _children(process: int) -> list[int]:
     return [descendant for child in own for descendant in (*_children(child), child)]
 
 
-def free_port() -> int:
+def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -129,3 +130,61 @@ def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SSHServer]:
     server.start()
     yield server
     server.stop()
+
+
+class ImageLayouts(dict[str, Path]):
+    """The test images, each built when it is first asked for."""
+
+    def __missing__(self, name: str) -> Path:
+        builder = Path(__file__).parents[1] / "images" / "build.py"
+        done = command.run([sys.executable, builder, name], deadline=Deadline.after(600))
+        self[name] = Path(done.stdout.decode().strip())
+        return self[name]
+
+
+@pytest.fixture(scope="session")
+def image_layout() -> ImageLayouts:
+    """The folder of a test image's OCI layout, by its name."""
+    return ImageLayouts()
+
+
+class RebootableSSHServer(SSHServer):
+    """A server whose boot id is what the test says: a forced command answers for the kernel."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, f"Subsystem sftp internal-sftp\nForceCommand sh {folder}/answer")
+        (folder / "answer").write_text(
+            f'case $SSH_ORIGINAL_COMMAND in *boot_id*) exec cat {folder}/boot_id;; esac; eval "$SSH_ORIGINAL_COMMAND"\n'
+        )
+        self._boots = 0
+        self._boot()
+
+    def _boot(self) -> None:
+        self._boots += 1
+        (self.folder / "boot_id").write_text(f"00000000-0000-4000-8000-{self._boots:012}\n")
+
+    def reboot(self) -> None:
+        """Go down with all connections and come up with another boot id."""
+        self.stop()
+        self._boot()
+        self.start()
+
+
+@pytest.fixture
+def rebootable_sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RebootableSSHServer]:
+    server = RebootableSSHServer(tmp_path_factory.mktemp("sshd"))
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def make_key() -> Callable[[], Key]:
+    """Make keys that no server knows."""
+    return Key.make
+
+
+@pytest.fixture
+def free_port() -> int:
+    """A TCP port of 127.0.0.1 on which nobody listens."""
+    return _free_port()
