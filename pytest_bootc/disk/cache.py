@@ -65,7 +65,10 @@ class Cache:
             home.mkdir(mode=0o700, parents=True, exist_ok=True)
             for folder in (home / _LOCKS, self.layers, self.disks):
                 folder.mkdir(parents=True, exist_ok=True)
+            for folder in (self.layers, self.disks):
                 _remove_leftovers(folder)
+            for path in (home / _LOCKS).iterdir():
+                _remove_if_free(path)
 
     @contextmanager
     def lock(
@@ -108,13 +111,10 @@ class Cache:
 
         :raises DiskError: the host's disk is full, or refuses to be written.
         """
-        stem = f".{final.name}.{secrets.token_hex(4)}"
         with _host_trouble(f"{final.name} cannot be stored in {final.parent}", final.parent):
-            held = _Held.attempt(final.parent / f"{stem}.lock")
-            if held is None:
-                raise DiskError(f"{final.parent / stem}.lock is held by another process")
+            held, work = _new_work(final)
             with held:
-                self._publish(build, final, final.parent / f"{stem}.building")
+                self._publish(build, final, work)
 
     def _publish(self, build: Callable[[Path], None], final: Path, work: Path) -> None:
         work.mkdir()
@@ -137,6 +137,15 @@ class Cache:
             raise _full(f"there is no room for {what}", self.home, f"needed {size // _MIB} MiB at least")
 
 
+def _new_work(final: Path) -> tuple[_Held, Path]:
+    """A held lock, and the folder that may be made under it."""
+    while True:
+        stem = f".{final.name}.{secrets.token_hex(4)}"
+        held = _Held.attempt(final.with_name(f"{stem}.lock"))
+        if held is not None:  # else somebody who looks for leftovers was faster than we
+            return held, final.with_name(f"{stem}.building")
+
+
 def _remove_leftovers(folder: Path) -> None:
     stems = {path.stem for pattern in (".*.building", ".*.lock") for path in folder.glob(pattern)}
     for stem in stems:
@@ -144,6 +153,13 @@ def _remove_leftovers(folder: Path) -> None:
         if held is not None:  # else its builder lives
             with held:
                 shutil.rmtree(folder / f"{stem}.building", ignore_errors=True)
+
+
+def _remove_if_free(lock: Path) -> None:
+    held = _Held.attempt(lock)
+    if held is not None:
+        with held:
+            pass
 
 
 class _Held:

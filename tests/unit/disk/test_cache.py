@@ -1,0 +1,256 @@
+import errno
+import os
+import signal
+import subprocess
+import sys
+import threading
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from pytest_bootc.deadline import Deadline
+from pytest_bootc.disk.cache import Cache, default_home
+from pytest_bootc.errors import Blame, DiskError
+from pytest_bootc.progress import Silent
+
+
+class Announced(Silent):
+    """Keeps what was announced."""
+
+    def __init__(self) -> None:
+        self.stages: list[str] = []
+        self.announced = threading.Event()
+
+    @contextmanager
+    def stage(self, what, total=None):
+        self.stages.append(what)
+        self.announced.set()
+        yield self
+
+
+def everything(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*")}
+
+
+EMPTY = {"disks", "disks/v1", "layers", "layers/v1", "locks"}
+
+
+def test_home_follows_xdg(monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", "/var/tmp/cache")
+    assert default_home() == Path("/var/tmp/cache/pytest-bootc")
+    monkeypatch.setenv("HOME", "/home/me")
+    for ignored in ("", "relative/path"):
+        monkeypatch.setenv("XDG_CACHE_HOME", ignored)
+        assert default_home() == Path("/home/me/.cache/pytest-bootc")
+
+
+def test_folders_are_private(tmp_path):
+    cache = Cache(tmp_path / "a" / "b")
+    assert cache.home.stat().st_mode & 0o777 == 0o700
+    assert everything(cache.home) == EMPTY
+    Cache(cache.home)
+    assert everything(cache.home) == EMPTY
+
+
+def test_publish_a_file_and_a_folder(tmp_path):
+    cache = Cache(tmp_path)
+    seen = []
+
+    def build(path):
+        seen.append(path.name)
+        assert not (cache.disks / "thing").exists()
+        path.mkdir()
+        (path / "content").write_text("x")
+
+    cache.publish(lambda path: path.write_text("x") and None, cache.layers / "file")
+    cache.publish(build, cache.disks / "thing")
+
+    assert seen == ["thing"]
+    assert everything(cache.home) == EMPTY | {"layers/v1/file", "disks/v1/thing", "disks/v1/thing/content"}
+
+
+def test_publish_replaces_what_was_there(tmp_path):
+    cache = Cache(tmp_path)
+    for text in ("old", "new"):
+
+        def build(path, text=text):
+            path.mkdir()
+            (path / text).touch()
+
+        cache.publish(build, cache.disks / "thing")
+    assert everything(cache.home) == EMPTY | {"disks/v1/thing", "disks/v1/thing/new"}
+
+
+def test_a_failed_build_leaves_nothing(tmp_path):
+    cache = Cache(tmp_path)
+
+    def build(path):
+        path.mkdir()
+        (path / "half").touch()
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        cache.publish(build, cache.disks / "thing")
+    assert everything(cache.home) == EMPTY
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk(tmp_path, number):
+    cache = Cache(tmp_path)
+
+    def build(path):
+        path.touch()
+        raise OSError(number, os.strerror(number), str(path))
+
+    with pytest.raises(DiskError) as caught:
+        cache.publish(build, cache.disks / "thing")
+    assert "thing cannot be stored in" in caught.value.brief
+    assert "the disk is full" in caught.value.brief
+    assert "MiB are free on the disk of" in caught.value.details
+    assert "XDG_CACHE_HOME" in caught.value.resolution
+    assert caught.value.blame is Blame.LAB
+    assert everything(cache.home) == EMPTY
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_really_full_device(tmp_path):
+    cache = Cache(tmp_path)
+
+    def build(_):
+        with open("/dev/full", "wb", buffering=0) as file:  # noqa: PTH123
+            file.write(b"x")
+
+    with pytest.raises(DiskError, match="the disk is full"):
+        cache.publish(build, cache.disks / "thing")
+
+
+def test_a_cache_that_cannot_be_made(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(DiskError) as caught:
+        Cache(tmp_path / "file" / "cache")
+    assert "cannot be made" in caught.value.brief
+    assert "Not a directory" in caught.value.details
+
+
+def test_require_free(tmp_path):
+    cache = Cache(tmp_path)
+    cache.require_free(1, "a byte")
+    with pytest.raises(DiskError) as caught:
+        cache.require_free(1 << 60, "an exbibyte")
+    assert "no room for an exbibyte" in caught.value.brief
+    assert "needed 1099511627776 MiB at least" in caught.value.details
+
+
+def test_lock_excludes_threads(tmp_path):
+    cache, active, most = Cache(tmp_path), [], []
+
+    def work():
+        for _ in range(20):
+            with cache.lock("x", Deadline.after(20)):
+                active.append(1)
+                most.append(len(active))
+                active.pop()
+
+    threads = [threading.Thread(target=work) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == [1] * 60
+    assert everything(cache.home) == EMPTY
+
+
+def test_a_wait_is_announced_and_ends(tmp_path):
+    cache, announced = Cache(tmp_path), Announced()
+
+    def second():
+        with cache.lock("layer-x", Deadline.after(20), announced):
+            announced.stages.append("got it")
+
+    with cache.lock("layer-x", Deadline.after(1)):
+        thread = threading.Thread(target=second)
+        thread.start()
+        assert announced.announced.wait(10)
+        assert announced.stages == [f"waiting for process {os.getpid()}, which works on layer-x"]
+    thread.join()
+    assert announced.stages[1:] == ["got it"]
+
+
+def test_a_lock_that_is_never_released(tmp_path):
+    cache = Cache(tmp_path)
+    with cache.lock("x", Deadline.after(1)):
+        with pytest.raises(DiskError) as caught, cache.lock("x", Deadline.after(0.1)):
+            pass
+        assert f"waited 0.1 s for process {os.getpid()}, which works on x" in caught.value.brief
+    with cache.lock("x", Deadline.after(0)):
+        pass
+
+
+def test_a_wait_can_be_given_up(tmp_path):
+    cache = Cache(tmp_path)
+
+    def give_up():
+        raise InterruptedError
+
+    with (
+        cache.lock("x", Deadline.after(1)),
+        pytest.raises(InterruptedError),
+        cache.lock("x", Deadline.after(20), check=give_up),
+    ):
+        pass
+
+
+BUILDER = """
+import sys, time
+from pathlib import Path
+from pytest_bootc.deadline import Deadline
+from pytest_bootc.disk.cache import Cache
+
+cache = Cache(Path(sys.argv[1]))
+
+def build(path):
+    path.mkdir()
+    (path / "half").touch()
+    print("building", flush=True)
+    time.sleep(60)
+
+with cache.lock("x", Deadline.after(1)):
+    cache.publish(build, cache.disks / "thing")
+"""
+
+
+@pytest.fixture
+def builder(tmp_path):
+    """Another process in the middle of a build."""
+    with subprocess.Popen([sys.executable, "-c", BUILDER, tmp_path], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"building\n"
+        yield process
+        process.kill()
+
+
+def test_what_a_living_builder_makes_is_left_alone(tmp_path, builder):
+    before = everything(tmp_path)
+    cache = Cache(tmp_path)
+    assert everything(tmp_path) == before
+    assert any(name.endswith("/half") for name in before)
+    assert not (cache.disks / "thing").exists()
+    with (
+        pytest.raises(DiskError, match=f"for process {builder.pid}, which works on x"),
+        cache.lock("x", Deadline.after(0.05)),
+    ):
+        pass
+
+
+def test_what_a_dead_builder_made_is_removed(tmp_path, builder):
+    builder.send_signal(signal.SIGKILL)
+    builder.wait()
+    assert any(name.endswith("/half") for name in everything(tmp_path))
+
+    cache = Cache(tmp_path)
+
+    assert everything(tmp_path) == EMPTY
+    with cache.lock("x", Deadline.after(0)):
+        cache.publish(Path.touch, cache.disks / "thing")
+    assert everything(tmp_path) == EMPTY | {"disks/v1/thing"}
