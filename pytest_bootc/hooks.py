@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pytest_bootc import collection, gates, judging, options
+from pytest_bootc import collection, configuration, gates, judging
 from pytest_bootc import run as runs
 from pytest_bootc.errors import BootcTestError
 from pytest_bootc.run import RUN, Run
@@ -22,9 +22,9 @@ def begin_run(config: pytest.Config) -> None:
     if config.option.help or config.option.version:
         return
     try:
-        run = Run(options.parse(config, collection.suite_names()))
+        run = Run(configuration.parse(config, collection.suite_names()))
     except BootcTestError as error:
-        raise options.usage_error(error) from error
+        raise configuration.usage_error(error) from error
     config.stash[RUN] = run
     collection.select_suites(config, run.config.suites)
     config.pluginmanager.register(Hooks(run), "pytest_bootc.hooks")

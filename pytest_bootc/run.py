@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from pytest_bootc.configuration import usage_error
 from pytest_bootc.deadline import Deadline
 from pytest_bootc.disk.cache import Cache, default_home
 from pytest_bootc.disk.live import Workshop, build_live_disk
@@ -22,7 +23,6 @@ from pytest_bootc.image import Digest, ImageReference
 from pytest_bootc.machine.base import load_backend
 from pytest_bootc.machine.pool import VM, Pool
 from pytest_bootc.model import DiskFile, GoldenDisk, MachineFacts, MachineSpec, ResolvedImage, RunConfig, Scope
-from pytest_bootc.options import usage_error
 from pytest_bootc.progress import Silent
 from pytest_bootc.source import source_for
 from pytest_bootc.verdict import ExitStatus, SubjectVerdict, Tally

@@ -6,8 +6,8 @@ import gzip
 import hashlib
 import io
 import json
+import os
 import platform
-import sys
 import tarfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -17,6 +17,13 @@ import pytest
 
 import pytest_bootc
 
+# Runs in this process forget what they have imported (pytester), but the package keeps it as attributes: what is
+# imported before them stays one and the same.
+import pytest_bootc.guest
+import pytest_bootc.hooks
+import pytest_bootc.machine.fake
+import pytest_bootc.ssh
+
 Judge = Callable[..., pytest.RunResult]
 
 _HOST = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
@@ -25,8 +32,6 @@ _HOST = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch, pytester: pytest.Pytester) -> None:
     """Nothing of the user's own settings; the folder of the test is the current one."""
-    import os
-
     for name in [name for name in os.environ if name.startswith(("BOOTC_", "PYTEST_ADDOPTS", "XDG_CACHE"))]:
         monkeypatch.delenv(name)
 
@@ -118,7 +123,3 @@ def install(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Calla
         return folder
 
     return put
-
-
-def pytest_report_header() -> str:
-    return f"python: {sys.executable}"
