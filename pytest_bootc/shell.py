@@ -172,12 +172,10 @@ class ShellVerbs(ABC):
 
         what = f"`{short(shell_line(command))}` to {'succeed' if success else 'fail'}"
         try:
-            result = wait_until(
-                attempt, limit, what=what, last=lambda: f"{last[0].transcript()}\nIt {last[0].outcome}."
-            )
+            return wait_until(attempt, limit, what=what, last=lambda: _told(last)).stdout
         except SSHCommandError as error:
-            raise WaitTimeoutError(f"waited {limit.seconds:g} s for {what}", details=str(error)) from error
-        return result.stdout
+            details = _told(last) if last else str(error)  # the last try may have had no time
+            raise WaitTimeoutError(f"waited {limit.seconds:g} s for {what}", details=details) from error
 
 
 def time_limit(timeout: float | None, deadline: Deadline | None) -> Deadline:
@@ -205,6 +203,10 @@ def short(line: str) -> str:
     """A command on one line of bounded length, for a sentence."""
     first, _, rest = line.strip().partition("\n")
     return first if len(first) <= _SHOWN_COMMAND and not rest else f"{first[:_SHOWN_COMMAND]}..."
+
+
+def _told(last: list[CommandResult]) -> str:
+    return f"{last[0].transcript()}\nIt {last[0].outcome}."
 
 
 def _checked(name: str) -> str:

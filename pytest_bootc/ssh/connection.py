@@ -165,18 +165,19 @@ class Connection:
         try:
             with self._starting:
                 process = self._find_process(channel, limit)
-                if process is None:
+                if process is not None:
+                    self._run_aside(signal_command(process, "TERM"), limit)
+                    if not channel.status_event.wait(min(_TERM_SECONDS, limit.remaining())):
+                        self._run_aside(signal_command(process, "KILL"), limit)
+                elif not channel.status_event.is_set():
                     return "Its processes could not be found in the guest, and may still run."
-                self._run_aside(signal_command(process, "TERM"), limit)
-                if not channel.status_event.wait(min(_TERM_SECONDS, limit.remaining())):
-                    self._run_aside(signal_command(process, "KILL"), limit)
         except FOREIGN as error:
             return f"Its processes may still run in the guest: {said(error)}"
         return "Its processes in the guest were ended."
 
     def _find_process(self, channel: paramiko.Channel, limit: Deadline) -> int | None:
         # Another command may end between the two looks at our list; then all are taken again.
-        while not limit.expired():
+        while not (limit.expired() or channel.status_event.is_set()):
             before = self._unfinished()
             processes = parse_siblings(self._run_aside(siblings_command(), limit))
             if before == self._unfinished() and len(before) == len(processes) and channel in before:

@@ -141,7 +141,7 @@ def _attempt(endpoint: SSHEndpoint, key: paramiko.PKey | None, deadline: Deadlin
         # Without it every exchange waits for the peer's delayed acknowledgement: 40 ms.
         stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
-        def transport(sock: Any, **_: object) -> GuestTransport:
+        def make_transport(sock: Any, **_: object) -> GuestTransport:
             made = GuestTransport(sock)
             made.handshake_timeout = deadline.remaining()
             return made
@@ -158,22 +158,30 @@ def _attempt(endpoint: SSHEndpoint, key: paramiko.PKey | None, deadline: Deadlin
             timeout=deadline.remaining(),
             banner_timeout=deadline.remaining(),
             auth_timeout=deadline.remaining(),
-            transport_factory=transport,
+            transport_factory=make_transport,
         )
     except BaseException as error:
-        lost = _was_lost(client)
+        transport = client.get_transport()
+        lost = transport is None or not transport.is_active()
         client.close()
         stream.close()
-        # One key that is refused leaves the connection open; a broken one says nothing about the key.
-        if key is not None and lost and isinstance(error, paramiko.AuthenticationException):
-            raise EOFError("the connection broke off during the login") from error
+        reason = _reason(error, deadline, lost=lost and key is not None)
+        if reason is not None:
+            raise reason from error
         raise
     return client
 
 
-def _was_lost(client: paramiko.SSHClient) -> bool:
-    transport = client.get_transport()
-    return transport is None or not transport.is_active()
+def _reason(error: BaseException, deadline: Deadline, *, lost: bool) -> Exception | None:
+    """What paramiko has hidden behind an exception of a more general kind."""
+    # One key that is refused leaves the connection open; one that broke says nothing about the key.
+    if isinstance(error, paramiko.AuthenticationException):
+        return EOFError("the connection broke off during the login") if lost else None
+    if type(error) is not paramiko.SSHException:
+        return None
+    if isinstance(error.__context__, EOFError | OSError):
+        return error.__context__
+    return TimeoutError(str(error)) if deadline.expired() else None
 
 
 def _client(endpoint: SSHEndpoint) -> paramiko.SSHClient:

@@ -175,13 +175,13 @@ class SSHSession(ShellVerbs):
                 if seen != old_boot_id:
                     return seen
             self.close()
+            deadline.pause(pause)
+            pause = min(_LONGEST_PAUSE, pause * 1.6)
             if deadline.expired():
                 raise WaitTimeoutError(
                     f"waited {deadline.seconds:g} s for {endpoint_name(self._endpoint)} to reboot",
                     details=f"It still answers from the boot {old_boot_id}.",
                 )
-            deadline.pause(pause)
-            pause = min(_LONGEST_PAUSE, pause * 1.6)
 
     def __enter__(self) -> SSHSession:
         return self

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import getpass
+import json
 import os
 import signal
 import socket
 import sys
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -188,3 +191,99 @@ def make_key() -> Callable[[], Key]:
 def free_port() -> int:
     """A TCP port of 127.0.0.1 on which nobody listens."""
     return _free_port()
+
+
+class RegistryServer:
+    """Debian's docker-registry on a port of 127.0.0.1, with its files in a folder, without logins or with one."""
+
+    def __init__(self, folder: Path, login: str = "") -> None:
+        self.folder = folder
+        self.host = ""
+        self._login = login
+        self._process: command.Process | None = None
+
+    def start(self) -> None:
+        self.host = f"127.0.0.1:{_free_port()}"
+        settings: dict[str, Any] = {
+            "version": 0.1,
+            "log": {"level": "error"},
+            "storage": {"filesystem": {"rootdirectory": str(self.folder / "storage")}},
+            "http": {"addr": self.host},
+        }
+        if self._login:
+            (self.folder / "htpasswd").write_text(f"{self._login}\n")
+            settings["auth"] = {"htpasswd": {"realm": "test", "path": str(self.folder / "htpasswd")}}
+        config = self.folder / "config.yml"
+        config.write_text(json.dumps(settings))  # which is YAML too
+        log = self.folder / "registry.log"
+        registry = command.find_program("docker-registry", resolution="install docker-registry")
+        with log.open("wb") as sink:
+            self._process = command.spawn([registry, "serve", config], stdout=sink, stderr=sink)
+
+        def listening() -> bool:
+            assert self._process is not None
+            assert self._process.poll() is None, log.read_text()
+            with socket.socket() as probe:
+                return probe.connect_ex(("127.0.0.1", int(self.host.rpartition(":")[2]))) == 0
+
+        wait_until(listening, Deadline.after(20), what="docker-registry to listen", last=log.read_text)
+
+    def stop(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def push(self, layout: Path, descriptor: dict[str, Any], repository: str, tag: str | None = None) -> str:
+        """Push a manifest or an index of a layout with all that is below it; return its name in the registry."""
+        raw = _blob(layout, descriptor["digest"])
+        content = json.loads(raw)
+        for child in content.get("manifests", ()):
+            self.push(layout, child, repository)
+        for child in (*content.get("layers", ()), *([content["config"]] if "config" in content else ())):
+            self._push_blob(_blob(layout, child["digest"]), repository, child["digest"])
+        target = tag or descriptor["digest"]
+        url = f"http://{self.host}/v2/{repository}/manifests/{target}"
+        _send("PUT", url, raw, {"Content-Type": descriptor["mediaType"]})
+        return f"{self.host}/{repository}:{tag}" if tag else f"{self.host}/{repository}@{target}"
+
+    def _push_blob(self, content: bytes, repository: str, digest: str) -> None:
+        upload = _send("POST", f"http://{self.host}/v2/{repository}/blobs/uploads/")
+        _send("PUT", f"{upload}&digest={digest}", content, {"Content-Type": "application/octet-stream"})
+
+    def file(self, digest: str) -> Path:
+        """Where the registry keeps a blob or manifest."""
+        name = digest.partition(":")[2]
+        return self.folder / "storage/docker/registry/v2/blobs/sha256" / name[:2] / name / "data"
+
+
+def _blob(layout: Path, digest: str) -> bytes:
+    return (layout / "blobs" / digest.replace(":", "/")).read_bytes()
+
+
+def _send(method: str, url: str, content: bytes = b"", headers: dict[str, str] | None = None) -> str:
+    """Send a request, and return where the answer points to."""
+    request = urllib.request.Request(url, content, headers or {}, method=method)
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with opener.open(request, timeout=10) as answer:
+        return answer.headers.get("Location") or ""
+
+
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RegistryServer]:
+    """A registry that the tests of a module share: push to repositories of your own."""
+    server = RegistryServer(tmp_path_factory.mktemp("registry"))
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def login_registry(tmp_path: Path) -> Iterator[RegistryServer]:
+    """A registry that lets nobody in without the password (which is nobody's)."""
+    folder = tmp_path / "login-registry"
+    folder.mkdir()
+    server = RegistryServer(folder, "somebody:$2y$05$" + "." * 53)
+    server.start()
+    yield server
+    server.stop()
