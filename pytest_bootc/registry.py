@@ -40,13 +40,9 @@ class RegistrySource:
     """
 
     def __init__(self, reference: ImageReference) -> None:
-        host, _, repository = reference.name.partition("/")
-        if host in _DOCKER_HUB:
-            host = "registry-1.docker.io"
-            repository = repository if "/" in repository else f"library/{repository}"
         self._name = reference.name
-        self._provider = _Provider(host, plain=is_loopback(host))
-        self._base = f"{self._provider.prefix}://{host}/v2/{repository}"
+        self._base = base_url(reference.name)
+        self._provider = _Provider(reference.name.partition("/")[0], plain=self._base.startswith("http:"))
 
     def resolve(self, reference: ImageReference, deadline: Deadline, architecture: str = "amd64") -> ResolvedImage:
         """See :meth:`pytest_bootc.source.ImageSource.resolve`."""
@@ -202,8 +198,17 @@ def _unreachable(host: str, details: str) -> RegistryError:
     )
 
 
-def is_loopback(host: str) -> bool:
-    """Whether a registry host, with or without a port, is this machine: ``localhost``, 127.0.0.0/8 or ``[::1]``."""
+def base_url(name: str) -> str:
+    """Where the API for a repository is: ``https://ghcr.io/v2/owner/name``; HTTP for loopback addresses alone."""
+    host, _, repository = name.partition("/")
+    if host in _DOCKER_HUB:  # the one registry that is called by another name than it has
+        repository = repository if "/" in repository else f"library/{repository}"
+        return f"https://registry-1.docker.io/v2/{repository}"
+    return f"{'http' if _is_loopback(host) else 'https'}://{host}/v2/{repository}"
+
+
+def _is_loopback(host: str) -> bool:
+    """Whether a host, with or without a port, is this machine: ``localhost``, 127.0.0.0/8 or ``[::1]``."""
     name = host.partition("]")[0].removeprefix("[") if host.startswith("[") else host.partition(":")[0]
     if name == "localhost":
         return True
