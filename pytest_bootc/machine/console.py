@@ -14,6 +14,7 @@ _FATAL = re.compile(
     r"(?:Kernel panic - not syncing|pytest-bootc-init: cannot"
     r"|You are in (?:emergency|rescue) mode|(?:\S+ )?Freezing execution)"
 )
+_BREAKPOINT = re.compile(r"^\[ *\d+\.\d+\] (?:Oops: )?int3: 0000", re.MULTILINE)
 _CONTROL = re.compile(r"\x1b(?:\[[0-9;?=]*[A-Za-z]|[()][A-Z0-9]|c)|[\x00-\x08\x0b-\x1f\x7f]")
 
 
@@ -43,6 +44,10 @@ class ConsoleLog:
     def fatal_line(self, start: int = 0) -> str | None:
         """The first line by which the guest says that it gives up, or ``None``."""
         return next((line.strip() for line in self.text(start).splitlines() if _FATAL.match(line)), None)
+
+    def has_breakpoint_oops(self, start: int = 0) -> bool:
+        """Whether the kernel died of a breakpoint in its own code."""
+        return _BREAKPOINT.search(self.text(start)) is not None
 
     def wait_for(self, pattern: str, deadline: Deadline) -> str:
         """The first line in which the regular expression is found.

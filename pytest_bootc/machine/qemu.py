@@ -46,6 +46,14 @@ _SHORT = 10.0
 _TCG_BOOT_FACTOR = 5.0
 
 
+class _EmulatorError(ProvisionError):
+    """QEMU's translator ran an instruction that another processor of the guest was just replacing.
+
+    Kernels change their own code while it runs, with a breakpoint for the moment in between. Emulation with several
+    processors sometimes gets there too late or too early, and the kernel dies of the breakpoint ("int3").
+    """
+
+
 class QemuBackend:
     """Runs machines with the host's QEMU."""
 
@@ -100,6 +108,7 @@ class QemuMachine:
         self._console = ConsoleLog(folder.file("console.log"))
         self._time_factor = 1.0
         self._boot_id = ""
+        self._mishaps: list[str] = []
         self._wiring = Wiring(
             qmp=folder.socket("qmp"),
             control=folder.socket("control"),
@@ -127,7 +136,7 @@ class QemuMachine:
             kernel_arguments=qemu_command.kernel_arguments(live, self._engine.accelerator) if live else "",
             scope=Scope.RUNNING_SYSTEM,
             time_factor=self._time_factor,
-            notes=tuple(notes),
+            notes=(*notes, *self._mishaps),
         )
 
     def start(self, deadline: Deadline) -> None:
@@ -135,8 +144,15 @@ class QemuMachine:
         if self._processes.running:
             raise BackendError(f"{self.name} is running already")
         self._prepare()
-        self._power_on(deadline.sooner(_START_SECONDS))
-        self._await_ready(deadline)
+        try:
+            self._power_on(deadline.sooner(_START_SECONDS))
+            self._await_ready(deadline)
+        except _EmulatorError as error:
+            # Its own fault, and rare: one more try, and the report says so.
+            self._mishaps.append(f"started a second time: {error.brief}")
+            self.crash()
+            self._power_on(deadline.sooner(_START_SECONDS))
+            self._await_ready(deadline)
 
     def stop(self, deadline: Deadline) -> None:
         """Ask the guest to power off; by force at the deadline."""
@@ -178,6 +194,16 @@ class QemuMachine:
         if status_word == "running":
             return PowerState.RUNNING
         return PowerState.PAUSED if status_word in ("paused", "prelaunch", "suspended") else PowerState.CRASHED
+
+    def process_id(self, name: str) -> int:
+        """The process of ``qemu`` or ``storage`` on the host.
+
+        :raises BackendError: the machine was never started, or has no such process.
+        """
+        pid = self._processes.pid(name)
+        if pid is None:
+            raise BackendError(f"{self.name} has no process {name}")
+        return pid
 
     def ssh_endpoint(self, deadline: Deadline) -> SSHEndpoint:
         """Where the image's own sshd answers."""
@@ -307,6 +333,12 @@ class QemuMachine:
     def _look_for_the_end(self, printed: int) -> None:
         line = self._console.fatal_line(printed)
         if line is not None:
+            if self._engine.accelerator is Accelerator.TCG and self._console.has_breakpoint_oops(printed):
+                raise _EmulatorError(
+                    "the emulator broke the guest's kernel: a trap of code that the kernel was changing",
+                    details=self._console.tail(),
+                    resolution="try again, with a newer QEMU if it happens often, or with --vm-cpus 1",
+                )
             raise BootError(f"the image did not come up: {line}", details=self._console.tail())
         status = self._processes.ended("qemu")
         if status is not None:
