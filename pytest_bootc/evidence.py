@@ -15,16 +15,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pytest_bootc.deadline import Deadline
-from pytest_bootc.errors import BootcTestError
+from pytest_bootc.errors import BootcTestError, GuestError
 from pytest_bootc.machine.base import HasConsole
 from pytest_bootc.machine.pool import VM
 
-#: Runs a line of shell in the guest and returns what it printed.
-GuestShell = Callable[[str, Deadline], str]
+#: Runs a line of shell in the guest and returns its exit status and what it printed.
+GuestShell = Callable[[str, Deadline], tuple[int, str]]
 
 _SOURCE_SECONDS = 5.0
 _CONSOLE_LIMIT = 1 << 20
 _JOURNAL_LINES = 3000
+_LINES_BEFORE = 50
+_CLOCK_MARGIN = 0.1
 _SLUG_LENGTH = 120
 # Times since boot neither jump with the guest's clock nor ask anything of the guest before a test has failed.
 _JOURNAL = f"cat /proc/uptime; journalctl --boot --no-pager --output=short-monotonic --lines={_JOURNAL_LINES}"
@@ -98,20 +100,27 @@ class EvidenceRecord:
 
     def _journal_since(self, shell: GuestShell) -> bytes:
         before = time.monotonic() - self._started
-        uptime, _, journal = shell(_JOURNAL, Deadline.after(_SOURCE_SECONDS)).partition("\n")
+        status, output = shell(_JOURNAL, Deadline.after(_SOURCE_SECONDS))
+        if status != 0:
+            raise GuestError(f"journalctl gave exit status {status}", details=output)
+        uptime, _, journal = output.partition("\n")
         # An uptime that cannot be read costs nothing but length.
         match = re.match(r"[0-9.]+", uptime)
-        return journal_since(journal, float(match[0]) - before if match else 0.0).encode()
+        since = float(match[0]) - before - _CLOCK_MARGIN if match else 0.0
+        return journal_since(journal, since).encode()
 
 
 def journal_since(journal: str, uptime: float) -> str:
-    """The entries of a journal in the format short-monotonic from an uptime (in seconds) on."""
+    """The entries of a journal in the format short-monotonic from an uptime (in seconds) on.
+
+    Where there are none, the last ones before: a guest that was suspended counts its uptime otherwise.
+    """
     lines = journal.splitlines(keepends=True)
     for number, line in enumerate(lines):
         stamp = _STAMP.match(line)
         if stamp and float(stamp[1]) >= uptime:
             return "".join(lines[number:])
-    return ""
+    return "".join(("[nothing since the test began; what was last before it:]\n", *lines[-_LINES_BEFORE:]))
 
 
 def slug(nodeid: str) -> str:

@@ -90,7 +90,7 @@ class Hooks:
         return (yield)
 
     @pytest.hookimpl(specname="pytest_runtest_setup")
-    def stop_without_machine(self, item: pytest.Item) -> None:
+    def pytest_runtest_setup_of_the_machine(self, item: pytest.Item) -> None:
         """End a test that was not skipped, and whose machine did not boot for an earlier one."""
         judging.stop_without_machine(item, self.run)
 

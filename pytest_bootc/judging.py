@@ -106,8 +106,8 @@ def observe(item: pytest.Item, call: pytest.CallInfo[None], report: pytest.TestR
     properties = [entry for entry in item.user_properties if entry[0] != junit.STATE]
     report.user_properties = [*properties, (junit.STATE, heaviest(states).value)]
     error = None if call.excinfo is None else call.excinfo.value
-    if report.failed and report.when != "call" and isinstance(error, BootcTestError):
-        report.longrepr = pytest.ExceptionInfo.from_exception(error).getrepr(style="value", chain=False)
+    if report.failed and isinstance(error, BootcTestError):
+        _say_shortly(report, error)
     _take_evidence(item, report, run)
 
 
@@ -182,6 +182,15 @@ def _phase_state(call: pytest.CallInfo[None], report: pytest.TestReport) -> Stat
     return State.PASS if report.passed and report.when == "call" else State.SKIP
 
 
+def _say_shortly(report: pytest.TestReport, error: BootcTestError) -> None:
+    """Let an error that explains itself do so: without a traceback where no line of the test led to it."""
+    if report.when != "call":
+        report.longrepr = pytest.ExceptionInfo.from_exception(error).getrepr(style="value", chain=False)
+    crash = getattr(report.longrepr, "reprcrash", None)
+    if crash is not None:
+        crash.message = str(error)
+
+
 def _take_evidence(item: pytest.Item, report: pytest.TestReport, run: Run) -> None:
     record = item.stash.get(EVIDENCE, None)
     subject = subject_of(item, run)
@@ -190,15 +199,18 @@ def _take_evidence(item: pytest.Item, report: pytest.TestReport, run: Run) -> No
     last = report.when == "call" and run.config.evidence is Evidence.ON
     if report.failed or last:
         vm = run.pool.find(subject.name)
-        record.collect(vm, _shell_of(vm))
-        allure.attach(record.keep())
+        try:
+            record.collect(vm, _shell_of(vm))
+            allure.attach(record.keep())
+        except OSError as error:
+            report.sections.append(("Evidence", f"the evidence could not be kept: {error}"))
 
 
 def _shell_of(vm: VM | None) -> GuestShell | None:
     machine = None if vm is None else vm.running
     if not isinstance(machine, HasControl):
         return None
-    return lambda command, deadline: machine.control(command, deadline)[1]
+    return machine.control
 
 
 def _guessed_subject(report: pytest.TestReport, run: Run) -> str:

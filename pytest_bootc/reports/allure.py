@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import allure
@@ -22,13 +23,14 @@ _CATEGORIES = [
 _TYPES = {".png": AttachmentType.PNG, ".json": AttachmentType.JSON}
 
 
-class Plain(str):
-    """A text that Allure shows without quotes: it shows the ``repr`` of what it is given."""
+@dataclass(frozen=True, repr=False)
+class Plain:
+    """A text that Allure shows as it is. It shows a string in quotes, and the ``repr`` of anything else."""
 
-    __slots__ = ()
+    text: str
 
     def __repr__(self) -> str:
-        return str(self)
+        return self.text
 
 
 def add_labels(item: pytest.Item, subject: str, suite: str | None) -> None:

@@ -31,9 +31,10 @@ _HOST = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform
 
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch, pytester: pytest.Pytester) -> None:
-    """Nothing of the user's own settings; the folder of the test is the current one."""
-    for name in [name for name in os.environ if name.startswith(("BOOTC_", "PYTEST_ADDOPTS", "XDG_CACHE"))]:
+    """Nothing of the user's own settings, no shuffling; the folder of the test is the current one."""
+    for name in [name for name in os.environ if name.startswith(("BOOTC_", "XDG_CACHE"))]:
         monkeypatch.delenv(name)
+    monkeypatch.setenv("PYTEST_ADDOPTS", "-pno:randomly")
 
 
 @pytest.fixture
@@ -89,7 +90,7 @@ def judge(pytester: pytest.Pytester, layout: Callable[..., str]) -> Judge:
 
     def run(*arguments: str, apart: bool = False, image: str | None = None) -> pytest.RunResult:
         start = pytester.runpytest_subprocess if apart else pytester.runpytest_inprocess
-        return start("--backend=fake", f"--image={image or layout()}", "-pno:randomly", *arguments)
+        return start("--backend=fake", f"--image={image or layout()}", *arguments)
 
     return run
 

@@ -1,0 +1,198 @@
+"""Allure, JUnit and the terminal say the same."""
+
+from __future__ import annotations
+
+import json
+import xml.etree.ElementTree as ET
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+Judge = Callable[..., pytest.RunResult]
+Script = Callable[..., Path]
+Layout = Callable[..., str]
+
+TESTS = """
+import pytest
+from pytest_bootc.errors import BackendError
+
+def test_good(vm): pass
+def test_bad(vm): assert 1 == 2
+def test_lab(vm): raise BackendError("QEMU was killed", details="signal 9")
+@pytest.mark.skip(reason="not now")
+def test_skipped(vm): pass
+def test_plain(): pass
+"""
+
+
+def results(folder: Path) -> dict[str, dict[str, Any]]:
+    found = [json.loads(path.read_text()) for path in folder.glob("*-result.json")]
+    return {entry["fullName"].rpartition("#")[2]: entry for entry in found}
+
+
+def pairs(entries: list[dict[str, Any]]) -> dict[str, Any]:
+    return {entry["name"]: entry["value"] for entry in entries}
+
+
+@pytest.mark.parametrize("workers", [[], ["-n2"]])
+def test_allure(judge: Judge, pytester: pytest.Pytester, script: Script, tmp_path: Path, workers: list[str]) -> None:
+    script('console = "booting\\n"\nnotes = ["selinux: off"]')
+    pytester.makepyfile(test_a=TESTS)
+    folder = tmp_path / "allure"
+    result = judge(f"--alluredir={folder}", *workers, apart=bool(workers))
+    assert result.ret == 1
+    found = results(folder)
+    assert {name: entry["status"] for name, entry in found.items()} == {
+        "test_good": "passed", "test_bad": "failed", "test_lab": "broken", "test_skipped": "skipped",
+        "test_plain": "passed",
+    }  # fmt: skip
+    for name, entry in found.items():
+        labels = pairs(entry["labels"])
+        if name == "test_plain":
+            assert labels.get("parentSuite") != "server:v1"
+            continue
+        parameters = {parameter["name"]: parameter for parameter in entry["parameters"]}
+        assert parameters["image"]["value"] == "server:v1"
+        assert parameters["digest"]["value"].startswith("sha256:")
+        assert parameters["digest"]["excluded"] is True
+        assert labels["parentSuite"] == "server:v1"
+    environment = dict(line.split(" = ") for line in (folder / "environment.properties").read_text().splitlines())
+    assert environment["backend"] == "fake"
+    assert environment["digest"] == parameters["digest"]["value"]
+    categories = json.loads((folder / "categories.json").read_text())
+    assert {status for category in categories for status in category["matchedStatuses"]} == {
+        "failed", "broken", "skipped",
+    }  # fmt: skip
+
+
+def test_a_new_build_continues_the_history(
+    judge: Judge, pytester: pytest.Pytester, tmp_path: Path, layout: Layout
+) -> None:
+    pytester.makepyfile(test_a=TESTS)
+    histories, digests = [], []
+    for build in ("amd64", "amd64/v2"):
+        reference = layout()
+        if build != "amd64":
+            rebuild(tmp_path / "server")
+        folder = tmp_path / build.replace("/", "-")
+        judge(f"--alluredir={folder}", image=reference)
+        found = results(folder)
+        histories.append({name: entry["historyId"] for name, entry in found.items()})
+        digests.append(
+            {p["value"] for entry in found.values() for p in entry.get("parameters", ()) if p["name"] == "digest"}
+        )
+    assert histories[0] == histories[1]
+    assert histories[0].keys() >= {"test_skipped", "test_good"}
+    assert digests[0] != digests[1]
+
+
+def rebuild(folder: Path) -> None:
+    """Give the layout's only image another digest, under the same tag."""
+    import hashlib
+
+    index = json.loads((folder / "index.json").read_text())
+    (entry,) = index["manifests"]
+    blobs = folder / "blobs" / "sha256"
+    content = (blobs / entry["digest"].partition(":")[2]).read_bytes() + b"\n"
+    digest = hashlib.sha256(content).hexdigest()
+    (blobs / digest).write_bytes(content)
+    entry |= {"digest": f"sha256:{digest}", "size": len(content)}
+    (folder / "index.json").write_text(json.dumps(index))
+
+
+def test_two_images_have_two_histories(judge: Judge, pytester: pytest.Pytester, tmp_path: Path, layout: Layout) -> None:
+    pytester.makepyfile(test_a="def test_it(vm): pass")
+    judge(f"--alluredir={tmp_path / 'allure'}", f"--image={layout('other')}")
+    found = [json.loads(path.read_text()) for path in (tmp_path / "allure").glob("*-result.json")]
+    assert len({entry["historyId"] for entry in found}) == 2
+    environment = (tmp_path / "allure" / "environment.properties").read_text()
+    assert "server\\:v1\\ digest = sha256:" in environment
+    assert "other\\:v1\\ digest = sha256:" in environment
+
+
+def test_evidence_is_attached(judge: Judge, pytester: pytest.Pytester, tmp_path: Path) -> None:
+    pytester.makepyfile(test_a="def test_it(evidence):\n    evidence.attach('a.txt', 'content')\n    assert False")
+    folder = tmp_path / "allure"
+    judge(f"--alluredir={folder}")
+    attached = {entry["name"]: entry["source"] for entry in results(folder)["test_it"]["attachments"]}
+    assert attached.keys() == {"a.txt", "console.log", "journal.txt"}
+    assert (folder / attached["a.txt"]).read_text() == "content"
+
+
+def test_shipped_suites_are_sorted_by_suite(judge: Judge, install: Callable[..., Path], tmp_path: Path) -> None:
+    tests = "def test_it(vm): pass\n"
+    names: list[dict[str, tuple[str, ...]]] = []
+    for wheel in (True, False):
+        install({"boot/test_basics.py": tests, "smoke/test_first.py": tests}, wheel=wheel)
+        folder = tmp_path / f"allure-{wheel}"
+        assert judge("--suite=smoke", f"--alluredir={folder}", apart=True).ret == 0
+        found = [json.loads(path.read_text()) for path in folder.glob("*-result.json")]
+        labels = {entry["fullName"]: pairs(entry["labels"]) for entry in found}
+        names.append(
+            {name: tuple(said[kind] for kind in ("parentSuite", "suite", "subSuite")) for name, said in labels.items()}
+        )
+    assert (
+        names[0]
+        == names[1]
+        == {
+            "boot.test_basics#test_it": ("server:v1", "boot", "test_basics"),
+            "smoke.test_first#test_it": ("server:v1", "smoke", "test_first"),
+        }
+    )
+
+
+def test_junit(judge: Judge, pytester: pytest.Pytester, tmp_path: Path, layout: Layout) -> None:
+    pytester.makepyfile(test_a=TESTS)
+    judge(f"--junitxml={tmp_path / 'junit.xml'}", f"--image={layout('other')}")
+    suite = next(ET.parse(tmp_path / "junit.xml").getroot().iter("testsuite"))
+    named = [entry.get("name") for entry in suite.find("properties") or ()]
+    assert named == ["image", "digest", "scope"] * 2
+    states = {
+        case.get("name"): {entry.get("name"): entry.get("value") for entry in case.iter("property")}
+        for case in suite.iter("testcase")
+    }
+    assert states["test_bad[other:v1]"] == {"image": "other:v1", "state": "fail"}
+    assert states["test_lab[server:v1]"] == {"image": "server:v1", "state": "infra"}
+    assert states["test_skipped[server:v1]"] == {"image": "server:v1", "state": "skip"}
+    assert states["test_plain"] == {"state": "pass"}
+
+
+def test_terminal(judge: Judge, pytester: pytest.Pytester, script: Script) -> None:
+    script('notes = ["selinux: off", "xattrs were lost"]')
+    pytester.makepyfile(test_a=TESTS)
+    result = judge("-v")
+    result.stdout.fnmatch_lines(
+        [
+            "bootc: oci:*server:v1, sha256:*, backend fake",
+            "test_a.py::test_good[[]server:v1] PASSED*",
+            "test_a.py::test_bad[[]server:v1] FAILED*",
+            "test_a.py::test_lab[[]server:v1] INFRA*",
+            "E *BackendError: QEMU was killed",
+            "E *signal 9",
+            "=*= bootc =*",
+            "oci:*server:v1",
+            "  digest: sha256:*",
+            "  scope: running system",
+            "  machine: fake, tcg, none: a script",
+            "  kernel arguments: console=fake",
+            "  note: selinux: off",
+            "  note: xattrs were lost",
+            "  tests: 1 fail, 1 infra, 1 pass, 1 skip",
+            "  fail: test_a.py::test_bad[[]server:v1]: assert 1 == 2",
+            "  infra: test_a.py::test_lab[[]server:v1]: QEMU was killed",
+            "INFRA test_a.py::test_lab[[]server:v1] - QEMU was killed",
+        ]
+    )
+    result.assert_outcomes(passed=2, failed=2, skipped=1)
+
+
+def test_nothing_of_us_in_a_plain_run(pytester: pytest.Pytester, tmp_path: Path) -> None:
+    pytester.makepyfile(test_a="def test_it(): assert 0")
+    result = pytester.runpytest_inprocess(f"--alluredir={tmp_path / 'allure'}", f"--junitxml={tmp_path / 'junit.xml'}")
+    assert result.ret == 1
+    result.stdout.no_fnmatch_line("*bootc:*")
+    result.stdout.no_fnmatch_line("*= bootc =*")
+    assert not (tmp_path / "allure" / "environment.properties").exists()
+    assert "state" not in (tmp_path / "junit.xml").read_text()
