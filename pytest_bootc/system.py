@@ -7,7 +7,6 @@ busybox does not have.
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -131,7 +130,7 @@ def parse_facts(text: str) -> GuestFacts:
 def parse_os_release(text: str) -> Mapping[str, str]:
     """The assignments of an os-release(5) file, unquoted as a shell would."""
     assignments = (line.partition("=") for line in text.splitlines() if "=" in line and not line.startswith("#"))
-    return {name: " ".join(shlex.split(value)) for name, _, value in assignments}
+    return {name: _unquoted(value.strip()) for name, _, value in assignments}
 
 
 def parse_mounts(text: str) -> list[Mount]:
@@ -229,6 +228,13 @@ def sections(text: str) -> dict[str, str]:
     """The parts of a script's output, by the names behind their separators; what comes before the first is noise."""
     parts = (part.partition("\n") for part in text.split(_SEPARATOR)[1:])
     return {name: content.strip("\n") for name, _, content in parts}
+
+
+def _unquoted(value: str) -> str:
+    quoted = len(value) > 1 and value[0] == value[-1]
+    if quoted and value[0] == '"':
+        return re.sub(r'\\(["$`\\])', r"\1", value[1:-1])
+    return value[1:-1] if quoted and value[0] == "'" else value
 
 
 def _unescaped(text: str) -> str:
