@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import NoReturn
 
 from pytest_bootc.capabilities import FileCapabilities
-from pytest_bootc.deadline import Deadline, wait_until
+from pytest_bootc.deadline import Deadline
 from pytest_bootc.deployment import PROVIDERS, Deployment
 from pytest_bootc.errors import GuestError
 from pytest_bootc.journal import (
@@ -21,7 +21,7 @@ from pytest_bootc.journal import (
     parse_coredumps,
     parse_journal,
 )
-from pytest_bootc.shell import Command, CommandResult, CommandRunner, ShellVerbs, time_limit
+from pytest_bootc.shell import Command, CommandResult, CommandRunner, ShellVerbs, time_limit, wait_for
 from pytest_bootc.system import (
     GuestFacts,
     Mount,
@@ -130,7 +130,7 @@ class Guest(ShellVerbs):
         limit = self._limit(timeout, deadline)
         guest = self.within(limit)
         idle = 0
-        seen: list[Unit] = []
+        seen: list[Unit] = []  # the last look
 
         def active() -> Unit | None:
             nonlocal idle
@@ -145,7 +145,9 @@ class Guest(ShellVerbs):
                 raise guest._unit_error(unit, user)
             return None
 
-        return wait_until(active, limit, what=f"{name} to become active", last=lambda: f"It was {seen[0]}.")
+        return wait_for(
+            active, limit, what=f"{name} to become active", last=lambda: "".join(f"It was {unit}." for unit in seen)
+        )
 
     # Waiting for other things
 
@@ -159,11 +161,12 @@ class Guest(ShellVerbs):
         seen: set[int] = set()
 
         def listening() -> bool:
+            ports = parse_listening(guest._ask(listening_command(), "the guest does not tell its open ports"))
             seen.clear()
-            seen.update(parse_listening(guest._ask(listening_command(), "the guest does not tell its open ports")))
+            seen.update(ports)
             return port in seen
 
-        wait_until(
+        wait_for(
             listening, limit, what=f"TCP port {port} to open", last=lambda: f"Open ports: {sorted(seen) or 'none'}"
         )
 
@@ -174,7 +177,7 @@ class Guest(ShellVerbs):
         """
         limit = self._limit(timeout, deadline)
         guest = self.within(limit)
-        wait_until(lambda: guest.execute(["test", "-e", path]).status == 0, limit, what=f"{path} to appear")
+        wait_for(lambda: guest.execute(["test", "-e", path]).status == 0, limit, what=f"{path} to appear")
 
     # The journal
 

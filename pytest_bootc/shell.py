@@ -9,16 +9,18 @@ from __future__ import annotations
 import re
 import shlex
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from pytest_bootc.deadline import Deadline, wait_until
 from pytest_bootc.errors import ConfigError, SSHCommandError, WaitTimeoutError
 
 #: A line of shell for the remote user's login shell, or the words of one command, which are then quoted.
 Command = str | Sequence[str]
+
+T = TypeVar("T")
 
 _COMMAND_SECONDS = 60.0
 _SHOWN_COMMAND = 120
@@ -171,11 +173,20 @@ class ShellVerbs(ABC):
             return last[0] if (last[0].status == 0) == success else None
 
         what = f"`{short(shell_line(command))}` to {'succeed' if success else 'fail'}"
-        try:
-            return wait_until(attempt, limit, what=what, last=lambda: _told(last)).stdout
-        except SSHCommandError as error:
-            details = _told(last) if last else str(error)  # the last try may have had no time
-            raise WaitTimeoutError(f"waited {limit.seconds:g} s for {what}", details=details) from error
+        return wait_for(attempt, limit, what=what, last=lambda: _told(last)).stdout
+
+
+def wait_for(check: Callable[[], T | None], limit: Deadline, *, what: str, last: Callable[[], str] = str) -> T:
+    """:func:`~pytest_bootc.deadline.wait_until` for a check that runs commands up to the limit.
+
+    :raises WaitTimeoutError: also where the limit came in the middle of a command.
+    """
+    try:
+        return wait_until(check, limit, what=what, last=last)
+    except SSHCommandError as error:
+        if not limit.expired():
+            raise
+        raise WaitTimeoutError(f"waited {limit.seconds:g} s for {what}", details=last() or str(error)) from error
 
 
 def time_limit(timeout: float | None, deadline: Deadline | None) -> Deadline:
@@ -206,7 +217,7 @@ def short(line: str) -> str:
 
 
 def _told(last: list[CommandResult]) -> str:
-    return f"{last[0].transcript()}\nIt {last[0].outcome}."
+    return f"{last[0].transcript()}\nIt {last[0].outcome}." if last else ""
 
 
 def _checked(name: str) -> str:

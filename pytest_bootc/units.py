@@ -34,7 +34,8 @@ _SHOW = f"systemctl show --no-pager --property={','.join(_PROPERTIES)}"
 _LIST = "systemctl --no-pager --no-legend --plain --full"
 _IN_STATE = f"""
 set -f
-names=$({_LIST} --all --state="$1" list-units | while read -r name rest; do echo "$name"; done)
+listed=$({_LIST} --all --state="$1" list-units) || exit
+names=$(printf '%s\\n' "$listed" | while read -r name rest; do printf '%s\\n' "$name"; done)
 [ -z "$names" ] || exec {_SHOW} -- $names
 """
 

@@ -42,7 +42,7 @@ class Key:
 class SSHServer:
     """A real sshd on a port of 127.0.0.1, run by the user who runs the tests, which can be stopped and started."""
 
-    def __init__(self, folder: Path, options: str = "") -> None:
+    def __init__(self, folder: Path, options: str = "", path: str = os.defpath) -> None:
         self.folder = folder
         self.key = Key.make()
         self.host_key = Key.make()
@@ -50,6 +50,7 @@ class SSHServer:
         self.home.mkdir()
         self.port = 0
         self._options = options
+        self._path = path
         self._process: command.Process | None = None
         (folder / "authorized_keys").write_text(f"{self.key.public}\n")
         host_key = folder / "host_key"
@@ -70,7 +71,7 @@ class SSHServer:
             f"Port {self.port}\nListenAddress 127.0.0.1\nHostKey {self.folder}/host_key\nPidFile none\n"
             f"AuthorizedKeysFile {self.folder}/authorized_keys\nStrictModes no\nUsePAM no\n"
             f"PasswordAuthentication no\nKbdInteractiveAuthentication no\nPermitRootLogin prohibit-password\n"
-            f"SetEnv HOME={self.home}\nPrintMotd no\nMaxStartups 100\n{self._options}\n"
+            f"SetEnv HOME={self.home} PATH={self._path}\nPrintMotd no\nMaxStartups 100\n{self._options}\n"
         )
         log = self.folder / "sshd.log"
         sshd = command.find_program("sshd", resolution="install openssh-server")
@@ -114,11 +115,11 @@ def _free_port() -> int:
 
 @pytest.fixture
 def make_sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., SSHServer]]:
-    """Make servers of one's own, with more lines for sshd_config(5); they end with the test."""
+    """Make servers of one's own, with other lines for sshd_config(5) or another PATH; they end with the test."""
     with ExitStack() as stack:
 
-        def make(options: str = "Subsystem sftp internal-sftp") -> SSHServer:
-            server = SSHServer(tmp_path_factory.mktemp("sshd"), options)
+        def make(options: str = "Subsystem sftp internal-sftp", path: str = os.defpath) -> SSHServer:
+            server = SSHServer(tmp_path_factory.mktemp("sshd"), options, path)
             stack.callback(server.stop)
             server.start()
             return server

@@ -7,7 +7,7 @@ import pytest
 
 from pytest_bootc.deadline import Deadline
 from pytest_bootc.errors import ConfigError, SSHCommandError, WaitTimeoutError
-from pytest_bootc.shell import CommandResult, ShellVerbs, shell_line, short, time_limit
+from pytest_bootc.shell import CommandResult, ShellVerbs, shell_line, short, time_limit, wait_for
 
 
 def ran(command: str = "true", status: int = 0, stdout: bytes = b"", stderr: bytes = b"") -> CommandResult:
@@ -105,12 +105,21 @@ def test_waiting_ends_with_the_first_success():
 
 def test_a_try_that_had_no_time_does_not_hide_the_last_one_that_had():
     class Slow(Recording):
-        def execute(self, command, **options) -> CommandResult:
+        def execute(self, command, *, deadline, **options) -> CommandResult:
             if len(self.limits) == 2:
-                raise SSHCommandError("`a` did not end within 5 s")
-            return super().execute(command, **options)
+                deadline.pause(5)
+                raise SSHCommandError("`a` did not end within 0.2 s")
+            return super().execute(command, deadline=deadline, **options)
 
     with pytest.raises(WaitTimeoutError) as caught:
-        Slow([ran("a", status=1, stdout=b"not yet")]).wait_until_succeeds("a", timeout=5)
+        Slow([ran("a", status=1, stdout=b"not yet")]).wait_until_succeeds("a", timeout=0.2)
 
     assert caught.value.details == "$ a\nnot yet\nIt gave exit status 1."
+
+
+def test_a_try_that_fails_before_the_limit_is_not_the_limits_fault():
+    def check() -> None:
+        raise SSHCommandError("`systemctl` printed too much")
+
+    with pytest.raises(SSHCommandError, match="printed too much"):
+        wait_for(check, Deadline.after(5), what="something")
