@@ -12,7 +12,8 @@ from pathlib import Path
 from pytest_bootc import command
 from pytest_bootc.deadline import Deadline, wait_until
 from pytest_bootc.errors import ProvisionError
-from pytest_bootc.machine import supervisor
+
+_SUPERVISOR = Path(__file__).with_name("supervisor.py")
 
 
 class Processes:
@@ -35,7 +36,7 @@ class Processes:
         """
         with log.open("ab") as errors:
             self._supervisor = command.spawn(
-                [sys.executable, "-I", "-S", supervisor.__file__],
+                [sys.executable, "-I", "-S", _SUPERVISOR],
                 stdin=command.PIPE,
                 stdout=command.PIPE,
                 stderr=errors,
