@@ -20,10 +20,16 @@ from paramiko.ssh_exception import (
     UnableToAuthenticate,
 )
 
+
+class NoKeyError(paramiko.AuthenticationException):
+    """The user has neither an agent with keys nor key files; paramiko has no exception of its own for that."""
+
+
 #: Every exception that can come through, with a sentence for people; of several base classes the nearest counts.
 MEANINGS: Mapping[type[BaseException], str] = {
     paramiko.BadHostKeyException: "its host key is not the one that was expected",
     paramiko.AuthenticationException: "it refused our key",
+    NoKeyError: "you have no key to log in with",
     paramiko.PasswordRequiredException: "the private key is encrypted",
     paramiko.BadAuthenticationType: "it does not accept keys",
     PartialAuthentication: "it wants more than a key",

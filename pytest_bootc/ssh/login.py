@@ -19,7 +19,7 @@ from paramiko.packet import Packetizer
 from pytest_bootc.deadline import Deadline
 from pytest_bootc.errors import ConfigError, SSHConnectError
 from pytest_bootc.model import SSHEndpoint
-from pytest_bootc.ssh.border import FINAL, FOREIGN, explain, said
+from pytest_bootc.ssh.border import FINAL, FOREIGN, NoKeyError, explain, said
 
 # A guest in emulation needs seconds to say its first word; after a minute it is more likely that a packet got lost.
 _ATTEMPT_SECONDS = 60.0
@@ -32,6 +32,7 @@ _KEY_CLASSES: tuple[type[paramiko.PKey], ...] = (paramiko.Ed25519Key, paramiko.E
 # The cheapest key exchange first: an emulated CPU takes a noticeable part of a second for the others.
 _KEX = "curve25519-sha256@libssh.org"
 
+_NO_METHODS = "No authentication methods available"  # in paramiko's words
 _UNREADABLE: tuple[type[BaseException], ...] = (*FOREIGN, ValueError)
 
 # paramiko tells of every broken handshake on stderr, with a traceback; here they come as exceptions.
@@ -179,6 +180,8 @@ def _reason(error: BaseException, deadline: Deadline, *, lost: bool) -> Exceptio
         return EOFError("the connection broke off during the login") if lost else None
     if type(error) is not paramiko.SSHException:
         return None
+    if str(error) == _NO_METHODS:
+        return NoKeyError(_NO_METHODS)
     if isinstance(error.__context__, EOFError | OSError):
         return error.__context__
     return TimeoutError(str(error)) if deadline.expired() else None
@@ -226,6 +229,8 @@ def _private_key(endpoint: SSHEndpoint) -> paramiko.PKey | None:
 _RESOLUTIONS: Mapping[type[BaseException], str] = {
     paramiko.BadHostKeyException: "another machine answers at this address; or, on a host that is known to have "
     "been installed anew, remove its old line from known_hosts",
+    NoKeyError: "make one with ssh-keygen(1), or load one into an agent with ssh-add(1)",
+    paramiko.PasswordRequiredException: "load it into an agent: ssh-add(1)",
     paramiko.AuthenticationException: "see sshd's journal in the guest: it names the reason (permissions of the "
     "key file and the folders above it, PermitRootLogin, AllowUsers)",
 }

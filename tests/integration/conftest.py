@@ -153,13 +153,17 @@ def image_layout() -> ImageLayouts:
 
 
 class RebootableSSHServer(SSHServer):
-    """A server whose boot id is what the test says: a forced command answers for the kernel."""
+    """A server whose boot id is what the test says, and which is told to reboot: a forced command answers for both."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder, f"Subsystem sftp internal-sftp\nForceCommand sh {folder}/answer")
         (folder / "answer").write_text(
-            f'case $SSH_ORIGINAL_COMMAND in *boot_id*) exec cat {folder}/boot_id;; esac; eval "$SSH_ORIGINAL_COMMAND"\n'
+            "case $SSH_ORIGINAL_COMMAND in\n"
+            f"*boot_id*) exec cat {folder}/boot_id;;\n"
+            f"*'systemctl reboot'*) echo \"$SSH_ORIGINAL_COMMAND\" > {folder}/told; exec sh {folder}/on_reboot;;\n"
+            'esac; eval "$SSH_ORIGINAL_COMMAND"\n'
         )
+        (folder / "on_reboot").write_text("exit 0")
         self._boots = 0
         self._boot()
 

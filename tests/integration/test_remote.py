@@ -1,0 +1,137 @@
+"""A host that is up already: OpenSSH's server, with the keys where a user has them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from pytest_bootc.deadline import Deadline, wait_until
+from pytest_bootc.errors import BackendError, BootTimeoutError, ProvisionError
+from pytest_bootc.machine.base import PowerState, load_backend
+from pytest_bootc.machine.remote import RemoteMachine
+from pytest_bootc.model import MachineSpec, RunConfig
+from pytest_bootc.ssh import SSHSession
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The home of a user who has no keys, no agent and knows no hosts."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
+    (tmp_path / ".ssh").mkdir(mode=0o700)
+    return tmp_path / ".ssh"
+
+
+def written(server) -> str:
+    return f"{server.endpoint.user}@127.0.0.1:{server.port}"
+
+
+@contextmanager
+def machine_at(host: str) -> Iterator[RemoteMachine]:
+    with load_backend(RunConfig(backend="remote", host=host), Path("unused")).provision(MachineSpec(), None) as machine:
+        yield machine
+
+
+def introduce(home: Path, server) -> None:
+    """Let the user know the server and the server the user."""
+    (home / "known_hosts").write_text(f"[127.0.0.1]:{server.port} {server.host_key.public}\n")
+    (home / "id_ed25519").write_text(server.key.private)
+
+
+@pytest.fixture
+def machine(home, rebootable_sshd):
+    introduce(home, rebootable_sshd)
+    with machine_at(written(rebootable_sshd)) as machine:
+        yield machine
+
+
+def test_the_users_own_keys_and_known_hosts_open_the_door(machine: RemoteMachine):
+    machine.start(Deadline.after(20))
+
+    assert machine.power_state() is PowerState.RUNNING
+    assert machine.facts.backend == "remote"
+    assert machine.facts.kernel_arguments == Path("/proc/cmdline").read_text().strip()
+    with SSHSession.connect(machine.ssh_endpoint(Deadline.after(20)), Deadline.after(20)) as session:
+        assert session.succeed("echo in") == "in\n"
+
+
+def test_a_host_that_the_user_does_not_know_is_refused(home, sshd):
+    (home / "id_ed25519").write_text(sshd.key.private)
+
+    with machine_at(written(sshd)) as machine, pytest.raises(ProvisionError, match="not in your known_hosts") as caught:
+        machine.start(Deadline.after(20))
+    assert sshd.host_key.public.split()[1] in caught.value.details
+    assert "log in once" in caught.value.resolution
+
+
+def test_a_user_without_a_key_is_refused_at_once(home, sshd):
+    (home / "known_hosts").write_text(f"[127.0.0.1]:{sshd.port} {sshd.host_key.public}\n")
+
+    with machine_at(written(sshd)) as machine, pytest.raises(ProvisionError, match="you have no key to log in with"):
+        machine.start(Deadline.after(20))
+
+
+def test_a_host_that_cannot_be_reached_is_the_labs_trouble(home, free_port):
+    with machine_at(f"127.0.0.1:{free_port}") as machine:
+        assert machine.power_state() is PowerState.OFF
+        with pytest.raises(ProvisionError, match="nothing listens there"):
+            machine.start(Deadline.after(0.5))
+
+
+def test_it_is_never_powered_off(machine):
+    with pytest.raises(BackendError, match="is not ours"):
+        machine.stop(Deadline.after(5))
+
+
+def reboots(server, told: Path, act) -> threading.Thread:
+    """Do what a machine does that is told to reboot."""
+
+    def wait() -> None:
+        wait_until(told.exists, Deadline.after(10), what="the command")
+        act()
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    return thread
+
+
+def test_it_reboots_itself(machine, rebootable_sshd):
+    thread = reboots(rebootable_sshd, rebootable_sshd.folder / "told", rebootable_sshd.reboot)
+    machine.reboot(Deadline.after(30))
+    thread.join()
+
+    assert (rebootable_sshd.folder / "told").read_text() == "systemctl reboot\n"
+
+
+def test_a_machine_that_does_not_come_back_is_told(machine, rebootable_sshd):
+    thread = reboots(rebootable_sshd, rebootable_sshd.folder / "told", rebootable_sshd.stop)
+    with pytest.raises(BootTimeoutError, match="did not come back from a reboot within 3 s"):
+        machine.reboot(Deadline.after(3))
+    thread.join()
+
+
+def test_a_machine_that_does_not_go_down_is_told(machine):
+    with pytest.raises(BackendError, match="was told to reboot, and did not"):
+        machine.reboot(Deadline.after(2))
+
+
+def test_a_machine_that_does_not_let_us_is_told(machine, rebootable_sshd):
+    (rebootable_sshd.folder / "on_reboot").write_text("echo 'Access denied' >&2; exit 1")
+
+    with pytest.raises(BackendError, match="refuses to reboot") as caught:
+        machine.reboot(Deadline.after(20))
+    assert "Access denied" in caught.value.details
+
+
+def test_a_host_with_another_key_than_the_user_knows_is_refused(home, sshd, make_key):
+    (home / "known_hosts").write_text(f"[127.0.0.1]:{sshd.port} {make_key().public}\n")
+    (home / "id_ed25519").write_text(sshd.key.private)
+
+    with machine_at(written(sshd)) as machine, pytest.raises(ProvisionError, match="host key is not the one"):
+        machine.start(Deadline.after(20))
