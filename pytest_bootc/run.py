@@ -189,9 +189,9 @@ def machine(run: Run, image: ResolvedImage | None, spec: MachineSpec, disk: Gold
     """The handle on the machine that boots the image; the machine is there as long as the context lasts."""
     subject = run.subject_of(image)
     vm = run.pool.vm(subject.name)
-    vm.use(spec, disk)
-    run.facts[subject.name] = vm.facts
     try:
+        vm.use(spec, disk)
+        run.facts[subject.name] = vm.facts
         yield vm
     finally:
         vm.release()

@@ -103,6 +103,11 @@ class SubjectVerdict:
     facts: MachineFacts | None
     outcomes: tuple[Outcome, ...]
 
+    @property
+    def conclusion(self) -> str:
+        """The verdict in words."""
+        return _CONCLUSIONS[heaviest(outcome.state for outcome in self.outcomes)]
+
 
 class Tally:
     """The outcomes of a run, by test; the reports of a test may come in any number."""
@@ -152,6 +157,14 @@ class Tally:
         return ExitStatus.GOOD if judged else ExitStatus.NOTHING_RAN
 
 
+_CONCLUSIONS = {
+    State.SKIP: "not judged",
+    State.PASS: "good",
+    State.INFRA: "not known: the laboratory failed",
+    State.USAGE: "not known: the run was asked for something impossible",
+    State.FLAKY: "bad: it did what was expected only when tried again",
+    State.FAIL: "bad",
+}
 _EXIT = {
     State.FAIL: ExitStatus.BAD_IMAGE,
     State.FLAKY: ExitStatus.BAD_IMAGE,

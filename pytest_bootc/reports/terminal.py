@@ -20,7 +20,7 @@ def header(verdicts: Sequence[SubjectVerdict], backend: str) -> Iterator[str]:
 
 def summary(verdict: SubjectVerdict) -> Iterator[str]:
     """The lines that say how one subject fared."""
-    yield verdict.text
+    yield f"{verdict.text}: {verdict.conclusion}"
     if verdict.digest:
         yield f"  digest: {verdict.digest}"
     facts = verdict.facts
@@ -28,8 +28,9 @@ def summary(verdict: SubjectVerdict) -> Iterator[str]:
         yield "  machine: none has booted"
     else:
         yield f"  scope: {facts.scope.value}"
-        yield f"  machine: {facts.backend}, {facts.accelerator}, {facts.emulator}"
-        yield f"  kernel arguments: {facts.kernel_arguments}"
+        yield f"  machine: {', '.join(filter(None, (facts.backend, facts.accelerator, facts.emulator)))}"
+        if facts.kernel_arguments:
+            yield f"  kernel arguments: {facts.kernel_arguments}"
         for note in facts.notes:
             yield f"  note: {note}"
     yield f"  tests: {_counted(verdict)}"

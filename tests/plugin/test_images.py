@@ -39,8 +39,8 @@ def test_machines_follow_each_other(
             "*bootc: *server:v1, sha256:*",
             "*bootc: *other:v2, sha256:*",
             "*= bootc =*",
-            "oci:*server:v1",
-            "oci:*other:v2",
+            "oci:*server:v1: good",
+            "oci:*other:v2: good",
         ]
     )
     events = [line.split()[0] for line in log.read_text().splitlines()]

@@ -172,7 +172,7 @@ def test_terminal(judge: Judge, pytester: pytest.Pytester, script: Script) -> No
             "E *BackendError: QEMU was killed",
             "E *signal 9",
             "=*= bootc =*",
-            "oci:*server:v1",
+            "oci:*server:v1: bad",
             "  digest: sha256:*",
             "  scope: running system",
             "  machine: fake, tcg, none: a script",
