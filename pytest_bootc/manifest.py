@@ -33,7 +33,6 @@ _COMPRESSIONS = ("", "+gzip", "+zstd", ".gzip", ".zstd")
 _LAYERS = frozenset(kind + suffix for kind in _LAYER_TYPES for suffix in _COMPRESSIONS)
 _LAYER_COUNT = 128
 _INDEX_DEPTH = 4
-_INDEX_DOCUMENTS = 64
 
 #: How the distribution-spec calls the two kinds of things that a digest names.
 Kind = Literal["manifests", "blobs"]
@@ -97,12 +96,11 @@ def resolve(reference: ImageReference, root: Document, architecture: str, fetch:
     return walk.image(walk.choose(root, 0))
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Walk:
     reference: ImageReference
     architecture: str
     fetch: Fetch
-    fetched: int = 0
 
     def choose(self, document: Document, depth: int) -> Document:
         """The manifest for our platform, in or below the document."""
@@ -142,9 +140,6 @@ class _Walk:
         return self.choose(self._document(candidates[0]), depth + 1)
 
     def _document(self, descriptor: Mapping[str, object]) -> Document:
-        self.fetched += 1
-        if self.fetched > _INDEX_DOCUMENTS:
-            raise ImageError(f"{self.reference} has more than {_INDEX_DOCUMENTS} nested indexes")
         digest, size = declared(descriptor, str(self.reference))
         return parse_document(self.fetch("manifests", digest, size), digest, f"the manifest of {self.reference}")
 

@@ -110,7 +110,6 @@ class _Pull:
                 return [future.result() for future in as_completed(futures)]
             except BaseException:
                 self.stop.set()
-                pool.shutdown(wait=False, cancel_futures=True)
                 raise
 
     def _layer(self, store: LayerStore, layer: Layer) -> StoredLayer:

@@ -29,7 +29,6 @@ _DECIMAL = re.compile(rb"\d{1,19}")
 _SAYS_SOMETHING = re.compile(rb"(path|linkpath|size|uid|gid|mtime|(SCHILY|LIBARCHIVE)\.xattr\..*|GNU\..*)", re.DOTALL)
 
 Records = Mapping[bytes, bytes]
-_NO_RECORDS: Records = {}
 
 
 class Member(NamedTuple):
@@ -102,9 +101,8 @@ class Members:
             if records:
                 size = self.decimal(records, b"size", size)
             offset = self._after(data, size)
-            yield Member(name, header[156], header, data, size, records or _NO_RECORDS)
-            if records:
-                records = {}
+            yield Member(name, header[156], header, data, size, records)
+            records = {}
 
     def number(self, field: bytes) -> int:
         """A number of a header: octal digits, or GNU's base 256 (never negative)."""

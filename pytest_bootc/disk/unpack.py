@@ -190,7 +190,7 @@ def _gunzip(start: bytes, blob: Blob) -> Iterator[bytes]:
             inflate = zlib.decompressobj(wbits=31)
             continue
         fed = inflate.unconsumed_tail
-        if not fed and len(piece) < _PIECE:  # a full piece may have more behind it without any input
+        if not fed:
             fed = blob.read()
             if not fed:
                 raise EOFError("the gzip stream ends too early")

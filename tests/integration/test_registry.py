@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import socket
 import threading
@@ -343,6 +344,19 @@ def test_a_configuration_that_is_longer_than_declared(misbehaving, oci_layout):
     host, _ = misbehaving(answer)
     with pytest.raises(RegistryError, match=f"has more than {size} bytes"):
         resolve(f"{host}/a:v1")
+
+
+def test_nothing_is_compressed_for_the_way(misbehaving, oci_layout):
+    described = oci_layout.image(TARS[0])
+
+    def answer(request):
+        if "gzip" in request.headers.get("Accept-Encoding", "gzip"):
+            request.reply(200, gzip.compress(oci_layout.file(described).read_bytes()), Content_Encoding="gzip")
+        else:
+            from_layout(oci_layout, request, described["digest"])
+
+    host, _ = misbehaving(answer)
+    assert str(resolve(f"{host}/a:v1").digest) == described["digest"]
 
 
 def test_a_token_for_what_everybody_may_read(misbehaving, oci_layout):

@@ -78,6 +78,16 @@ def test_archives_are_read_in_place(oci_layout, tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"a.tar", "layout"}
 
 
+def test_only_files_of_an_archive_count(oci_layout, tmp_path):
+    described = oci_layout.image(TAR)
+    oci_layout.index(described)
+    manifest = oci_layout.file(described)
+    manifest.rename(manifest.with_name("elsewhere"))
+    manifest.symlink_to("elsewhere")
+    archive = oci_layout.archive(tmp_path / "a.tar")
+    assert f"it has no blobs/sha256/{manifest.name}" in refusal(f"oci-archive:{archive}", RegistryError)
+
+
 def test_blobs_come_in_pieces(oci_layout):
     oci_layout.index(oci_layout.image(b"y" * (2 * CHUNK + 5), compression=""))
     reference = ImageReference.parse(f"oci:{oci_layout.path}")
@@ -92,7 +102,7 @@ def test_blobs_come_in_pieces(oci_layout):
 def test_an_index_is_searched_for_the_platform(oci_layout):
     amd, arm = oci_layout.image(TAR), oci_layout.image(TAR, TAR, config_architecture="arm64")
     attestation = oci_layout.json({"schemaVersion": 2, "layers": [], "config": {}}, "application/json")
-    windows = platform(amd, "amd64", "windows")
+    windows = platform(oci_layout.image(TAR, TAR, TAR, config_os="windows"), "amd64", "windows")
     oci_layout.index(
         oci_layout.manifest_list(
             platform(attestation, "unknown", "unknown"), windows, platform(arm, "arm64"), platform(amd, "amd64")
@@ -160,6 +170,9 @@ def test_docker_media_types(oci_layout):
         ({"config_rootfs": {}}, ImageError, "1 layers in the manifest, 0 diff_ids"),
         ({"config_rootfs": {"diff_ids": ["md5:1"]}}, ImageError, "bad digest: 'md5:1'"),
         ({"config_rootfs": {"diff_ids": [None]}}, ImageError, "without digest or size"),
+        ({"layers": [{"mediaType": "x", "digest": f"sha256:{'0' * 64}", "size": -1}]}, ImageError, "or size"),
+        ({"layers": [{"mediaType": "x", "digest": f"sha256:{'0' * 64}", "size": "1"}]}, ImageError, "or size"),
+        ({"layers": [{"mediaType": "x", "size": 1}]}, ImageError, "without digest or size"),
         ({"config_os": "windows"}, ImageReferenceError, "made for windows/amd64; this machine runs amd64"),
         ({"layers": "x"}, ImageError, "has no list of layers"),
         ({"layers": ["x"]}, ImageError, "has no list of layers"),

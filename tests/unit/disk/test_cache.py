@@ -146,18 +146,23 @@ def test_lock_excludes_threads(tmp_path):
     cache, active, most = Cache(tmp_path), [], []
 
     def work():
-        for _ in range(20):
-            with cache.lock("x", Deadline.after(20)):
-                active.append(1)
-                most.append(len(active))
-                active.pop()
+        for _ in range(1500):
+            try:
+                with cache.lock("x", Deadline.after(0)):
+                    active.append(1)
+                    os.sched_yield()
+                    most.append(len(active))
+                    active.pop()
+            except DiskError:  # another one had it
+                pass
 
-    threads = [threading.Thread(target=work) for _ in range(3)]
+    threads = [threading.Thread(target=work) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert most == [1] * 60
+    assert len(most) > 100
+    assert set(most) == {1}
     assert everything(cache.home) == EMPTY
 
 

@@ -3,6 +3,7 @@ import json
 import os
 import random
 import threading
+import time
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -86,9 +87,16 @@ def everything(folder: Path) -> set[str]:
 
 
 def chunked_zstd(tar: bytes) -> bytes:
-    """Many frames, skippable ones at both ends and between, as zstd:chunked and pzstd write them."""
-    skippable = b"\x50\x2a\x4d\x18" + (5).to_bytes(4, "little") + b"table"
+    """Many frames, with empty and skippable ones at the ends and between, as zstd:chunked and pzstd write them."""
+    skippable = b"\x50\x2a\x4d\x18" + (5).to_bytes(4, "little") + b"table" + zstandard.compress(b"")
     return skippable + skippable.join(zstandard.compress(tar[at : at + 1000]) for at in range(0, len(tar), 1000))
+
+
+def windowed(tar: bytes, log: int) -> bytes:
+    """A frame that needs a window of 2^log bytes, and does not say how long its content is."""
+    parameters = zstandard.ZstdCompressionParameters(window_log=log, write_content_size=False)
+    stream = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
+    return stream.compress(tar) + stream.flush()
 
 
 PACKERS = {
@@ -97,9 +105,7 @@ PACKERS = {
     "gzip, many members": lambda tar: b"".join(gzip.compress(tar[at : at + 9999]) for at in range(0, len(tar), 9999)),
     "gzip, empty members": lambda tar: gzip.compress(b"") + gzip.compress(tar) + gzip.compress(b"") * 3,
     "zstd": zstandard.compress,
-    "zstd, long window": lambda tar: zstandard.ZstdCompressor(
-        compression_params=zstandard.ZstdCompressionParameters(window_log=27, enable_ldm=True)
-    ).compress(tar),
+    "zstd, long window": lambda tar: windowed(tar, 27),
     "zstd, many frames": chunked_zstd,
 }
 
@@ -186,11 +192,7 @@ def flipped(packed: bytes, at: int) -> bytes:
 
 TAR = NOISE[:200_000]
 GZIP, ZSTD = gzip.compress(TAR, mtime=0), zstandard.compress(TAR)
-# A window of 256 MiB in a frame that does not say how long its content is.
-_WIDE = zstandard.ZstdCompressor(
-    compression_params=zstandard.ZstdCompressionParameters(window_log=28, write_content_size=False)
-).compressobj()
-TOO_WIDE = _WIDE.compress(TAR) + _WIDE.flush()
+TOO_WIDE = windowed(TAR, 28)
 HOSTILE = {
     # What the manifest declares, what arrives, and the class and words of the error.
     "flipped byte": (GZIP, flipped(GZIP, 90_000), DigestMismatchError, "has other content than its digest says"),
@@ -284,26 +286,45 @@ def test_a_full_disk_is_told_beforehand(obtain):
     assert source.opened == []
 
 
+class Endless(Memory):
+    """Some blobs never end, and tell when they have begun."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.begun = threading.Event()
+        self.endless: set[Digest] = set()
+
+    def open_blob(self, digest, deadline):
+        if digest not in self.endless:
+            assert self.begun.wait(10)
+            yield from super().open_blob(digest, deadline)
+            return
+        while not deadline.expired():
+            self.begun.set()
+            deadline.pause(0.01)
+            yield b"x"
+
+
 def test_the_first_failure_ends_the_others(obtain, cache):
-    source = Memory()
+    source = Endless()
     bad = source.add(GZIP, TAR)
     source.blobs[bad.digest] = flipped(GZIP, 9)
+    endless = source.add(NOISE, NOISE)
+    source.endless = {endless.digest}
     good = [source.add(bytes([number]) * 512, bytes([number]) * 512) for number in range(50)]
+    started = time.monotonic()
 
     with pytest.raises(DigestMismatchError):
-        obtain(source, bad, *good)
-    assert len(source.opened) < 51
+        obtain(source, endless, bad, *good)
+    assert time.monotonic() - started < 5
+    assert len(source.opened) < 10
+    assert everything(cache.home / "locks") == set()
 
 
 def test_the_deadline_is_kept(cache):
-    class Slow(Memory):
-        def open_blob(self, digest, deadline):
-            while not deadline.expired():
-                deadline.pause(0.01)
-                yield b"x"
-
-    source = Slow()
+    source = Endless()
     layer = source.add(NOISE, NOISE)
+    source.endless = {layer.digest}
     image = ResolvedImage(ImageReference.parse("oci:a"), Digest.of(b""), "amd64", {}, (layer,))
     with pytest.raises(RegistryError, match=r"did not arrive within 0\.2 s"):
         LayerStore(cache).obtain(image, source, Deadline.after(0.2), Silent())
