@@ -107,7 +107,8 @@ class Unit:
             return "one of its assertions does not hold"
         if self.started:
             return f"it ran and has ended (result {self.result})"
-        return "it was not started, and systemd has no job left"
+        # systemd forgets units that nothing refers to, and with them why they were skipped.
+        return "it was not started, or was skipped, and systemd has no job left"
 
     def __str__(self) -> str:
         return f"{self.name} ({self.active_state}/{self.sub_state}, result {self.result or 'none'})"

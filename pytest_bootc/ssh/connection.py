@@ -21,6 +21,7 @@ from pytest_bootc.ssh.streams import Streams
 
 # sshd allows ten sessions on a connection (MaxSessions, sshd_config(5)); one is for files, one to end a command.
 _MOST_COMMANDS = 8
+_END_SECONDS = 30.0
 _TERM_SECONDS = 1.0
 _FIND_PAUSE = 0.1
 
@@ -51,7 +52,7 @@ class Connection:
         self._closing.set()
         self._client.close()
         self._watch.join()
-        self._transport.join(self._keepalive)
+        self._transport.join(_END_SECONDS)
 
     def cut(self, error: BaseException) -> None:
         """Break the connection: whatever runs in it, and is asked of it later, raises ``error``."""
@@ -64,6 +65,8 @@ class Connection:
         """Whether the peer opens a session within the keepalive."""
         try:
             self._transport.open_session(timeout=self._keepalive).close()
+        except paramiko.ChannelException:
+            return True  # it says that it has enough of them
         except FOREIGN:
             return False
         return True
@@ -85,7 +88,8 @@ class Connection:
         try:
             yield
         except FOREIGN as error:
-            raise self._lost_error(doing, explain(error), said(error)) from error
+            reason = explain(error) if self._transport.is_active() else "it closed the connection"
+            raise self._lost_error(doing, reason, said(error)) from error
         finally:
             del self._since[token]
 
@@ -161,7 +165,7 @@ class Connection:
         """End an overdue command's processes in the guest; what became of them, as a sentence."""
         if channel.status_event.is_set():
             return "The command itself has ended; something that it started still holds its output (redirect that)."
-        limit = Deadline.after(self._keepalive)
+        limit = Deadline.after(min(self._keepalive, _END_SECONDS))
         try:
             with self._starting:
                 process = self._find_process(channel, limit)
@@ -186,7 +190,7 @@ class Connection:
         return None
 
     def _unfinished(self) -> list[paramiko.Channel]:
-        return [channel for channel in self._sessions if not channel.status_event.is_set()]
+        return [channel for channel in tuple(self._sessions) if not channel.status_event.is_set()]
 
     def _run_aside(self, command: Command, limit: Deadline) -> str:
         channel = self._transport.open_session(timeout=limit.remaining())

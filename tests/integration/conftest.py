@@ -21,7 +21,13 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from pytest_bootc import command
 from pytest_bootc.deadline import Deadline, wait_until
-from pytest_bootc.model import SSHEndpoint
+from pytest_bootc.disk.cache import Cache, default_home
+from pytest_bootc.disk.live import Workshop, build_live_disk
+from pytest_bootc.image import ImageReference
+from pytest_bootc.machine.qemu import QemuBackend, QemuMachine
+from pytest_bootc.model import MachineSpec, Network, RunConfig, SSHEndpoint
+from pytest_bootc.progress import Silent
+from pytest_bootc.source import source_for
 
 
 @dataclass(frozen=True)
@@ -292,3 +298,17 @@ def login_registry(tmp_path: Path) -> Iterator[RegistryServer]:
     server.start()
     yield server
     server.stop()
+
+
+@pytest.fixture(scope="session")
+def server_vm(image_layout: ImageLayouts) -> Iterator[QemuMachine]:
+    """A machine of the server image that has booted. Tests share it: leave it as it was."""
+    reference = ImageReference.parse(f"oci:{image_layout['server']}:latest")
+    source = source_for(reference)
+    deadline = Deadline.after(300)
+    workshop = Workshop(Cache(default_home()), deadline, Silent(), 40)
+    disk = build_live_disk(source.resolve(reference, deadline), source, workshop)
+    spec = MachineSpec(memory_mib=1536, network=Network.RESTRICTED)
+    with QemuBackend(RunConfig(), default_home()).provision(spec, disk) as machine:
+        machine.start(Deadline.after(60))
+        yield machine
