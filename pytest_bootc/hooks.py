@@ -79,7 +79,7 @@ class Hooks:
     ) -> Generator[None, None, None]:
         """Keep what was selected, say what it judges, and order it after everybody else has."""
         collection.select(items, config)
-        judging.prepare(items, self.run)
+        judging.prepare(items, config, self.run)
         yield
         collection.boot_first(items)
 

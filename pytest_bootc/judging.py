@@ -42,13 +42,15 @@ def parametrise(metafunc: pytest.Metafunc, run: Run) -> None:
         metafunc.parametrize("image", run.subjects, indirect=True, scope="session", ids=ids)
 
 
-def prepare(items: list[pytest.Item], run: Run) -> None:
+def prepare(items: list[pytest.Item], config: pytest.Config, run: Run) -> None:
     """Say in each test, before it can be skipped, what it judges."""
+    labelled = _allure_folder(config) is not None
     for item in items:
         subject = subject_of(item, run)
         if subject is not None:
             item.user_properties.append((junit.SUBJECT, subject.name))
-            allure.add_labels(item, subject.name, collection.suite_of(item))
+            if labelled:
+                allure.add_labels(item, subject.name, collection.suite_of(item))
 
 
 def begin(item: pytest.Item, run: Run) -> None:
@@ -151,9 +153,9 @@ def finish(session: pytest.Session, run: Run) -> None:
         return
     verdicts = run.verdicts()
     junit.add_run_properties(verdicts, lambda name, value: compat.add_suite_property(config, name, value))
-    folder = config.getoption("allure_report_dir", None)
-    if folder and not config.option.collectonly:
-        allure.write_run_files(Path(folder), terminal.environment(verdicts))
+    folder = _allure_folder(config)
+    if folder is not None and not config.option.collectonly:
+        allure.write_run_files(folder, terminal.environment(verdicts))
     if not config.option.collectonly:
         session.exitstatus = run.tally.exit_status(int(session.exitstatus), [subject.name for subject in run.subjects])
 
@@ -174,6 +176,12 @@ def summarise(reporter: pytest.TerminalReporter, run: Run) -> None:
     place = terminal.evidence_line(run.config.evidence_folder)
     if place is not None:
         reporter.write_line(place)
+
+
+def _allure_folder(config: pytest.Config) -> Path | None:
+    """Where Allure's results go, if they are wanted: its plugin may be there and idle, or not be loaded at all."""
+    folder = config.getoption("allure_report_dir", None)
+    return Path(folder) if folder else None
 
 
 def _phase_state(call: pytest.CallInfo[None], report: pytest.TestReport) -> State:

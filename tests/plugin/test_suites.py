@@ -124,6 +124,13 @@ def test_ids_as_reports_print_them(judge: Judge, install: Install) -> None:
     assert judge("server/test_none.py", apart=True).ret == 4
 
 
+def test_a_path_that_is_there_is_a_path(judge: Judge, install: Install, pytester: pytest.Pytester) -> None:
+    install(SUITES, wheel=True)
+    pytester.mkdir("server").joinpath("test_same.py").write_text("def test_own(vm): pass")
+    result = judge("server/test_same.py", "--collect-only", "-q", apart=True)
+    assert collected(result) == ["server/test_same.py::test_own[[]server:v1]"]
+
+
 def test_paths_into_a_checkout(judge: Judge, install: Install, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = install(SUITES, wheel=False)
     (folder.parent / "pytest.ini").write_text("[pytest]\n")
@@ -178,10 +185,16 @@ def test_a_module_that_cannot_be_imported_shows_why(judge: Judge, install: Insta
     )
 
 
-def test_assertions_explain_themselves(judge: Judge, install: Install, pytester: pytest.Pytester) -> None:
+def test_assertions_explain_themselves(
+    judge: Judge, install: Install, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
     install({**SUITES, "smoke/test_same.py": "def test_it(vm):\n    one = 1\n    assert one == 2\n"}, wheel=True)
     pytester.makeini("[pytest]\npython_files = check_*.py")
-    judge("--suite=smoke", apart=True).stdout.fnmatch_lines(["E*assert 1 == 2"])
+    # pytest marks the packages of plugins that it has found by itself.
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    judge("-ppytest_bootc.plugin", "--suite=smoke", "--strict-markers", apart=True).stdout.fnmatch_lines(
+        ["E*assert 1 == 2"]
+    )
 
 
 def test_a_suite_may_change_the_machine(judge: Judge, install: Install, script: Callable[..., Path]) -> None:
