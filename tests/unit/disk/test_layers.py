@@ -2,6 +2,7 @@ import gzip
 import json
 import os
 import random
+import tarfile
 import threading
 import time
 from contextlib import contextmanager
@@ -136,6 +137,49 @@ def test_from_a_layout_to_entries(oci_layout, cache, tar_of, member):
 
     assert [[entry.path for entry in scan(layer.path, size=layer.size)] for layer in stored] == [["etc/os-release"]] * 2
     assert [layer.path.read_bytes() for layer in stored] == tars
+
+
+MEMBERS = {
+    "traversal": ([("../../outside", {})], "climbs out of its folder"),
+    "absolute traversal": ([("/../outside", {})], "climbs out of its folder"),
+    "below a link": (
+        [("a", {"type": tarfile.SYMTYPE, "linkname": "/tmp"}), ("a/outside", {})],
+        "lies below 'a', which is a symlink",
+    ),
+    "hard link": ([("a", {"type": tarfile.LNKTYPE, "linkname": "../../victim"})], "leads out of the image"),
+    "twice": ([("a", {}), ("a", {})], "is in the layer twice"),
+    "absolute": ([("OUTSIDE/outside", {})], ""),
+    "device": ([("a", {"type": tarfile.BLKTYPE, "devmajor": 8, "devminor": 0})], ""),
+}
+
+
+@pytest.mark.parametrize("case", MEMBERS)
+def test_hostile_members_touch_nothing(oci_layout, cache, tmp_path, tar_of, member, case):
+    """Layers are kept as the tars that they are: what is in them is refused or an entry, and never made on the host."""
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "victim").write_text("unharmed")
+    members, message = MEMBERS[case]
+    named = [member(name.replace("OUTSIDE", str(outside)), **header) for name, header in members]
+    oci_layout.index(oci_layout.image(tar_of(*named)))
+    reference = ImageReference.parse(f"oci:{oci_layout.path}")
+    source = source_for(reference)
+    image = source.resolve(reference, Deadline.after(5))
+    before = everything(tmp_path)
+
+    (stored,) = LayerStore(cache).obtain(image, source, Deadline.after(5), Silent())
+    if message:
+        with pytest.raises(ImageError, match=f"layer {stored.diff_id.short}: .*{message}"):
+            scan(stored.path)
+    else:
+        (entry,) = scan(stored.path)
+        assert not entry.path.startswith("/")
+
+    kept = stored.path.parent
+    new = {str(path.relative_to(tmp_path)) for path in (kept, stored.path, kept / "layer.json")}
+    assert everything(tmp_path) - before == new
+    assert (outside / "victim").read_text() == "unharmed"
+    assert all(path.is_dir() or path.is_file() for path in tmp_path.rglob("*"))
 
 
 def test_bottom_first_each_once_and_only_once(obtain, cache):

@@ -154,6 +154,26 @@ def test_agrees_on_what_gnu_tar_writes(tmp_path, scan_bytes, format):
     assert hard.target in {entry.path for entry in entries if entry.kind is EntryKind.FILE}
 
 
+def test_damaged_archives_are_read_or_refused(tmp_path):
+    """Bytes changed at random, most of them in headers whose checksums are made right again."""
+    path, refusals = tmp_path / "damaged.tar", []
+    archives = [invented_tar(random.Random(seed), tarfile.PAX_FORMAT) for seed in range(4)]
+    for seed in range(400):
+        dice = random.Random(seed)
+        content = bytearray(dice.choice(archives))
+        for _ in range(dice.randint(1, 4)):
+            block = dice.randrange(len(content) // 512) * 512
+            content[block + dice.randrange(512)] = dice.randrange(256)
+            content[block : block + 512] = patched(bytes(content[block : block + 512]), 0, b"")
+        path.write_bytes(content[: dice.randrange(len(content))] if dice.random() < 0.2 else content)
+        try:
+            scan(path)
+        except ImageError as error:
+            refusals.append(error.brief)
+    assert 100 < len(refusals) < 400
+    assert all(brief.isprintable() for brief in refusals)
+
+
 def test_an_entry(tar_of, member, scan_bytes):
     info, content = member(
         "./usr//bin/./ping", b"ELF", mode=0o104755, uid=3, gid=4, mtime=1_700_000_000,
