@@ -175,11 +175,12 @@ class _Provider(oras.provider.Registry):  # type: ignore[misc]  # oras has no ty
         challenge = response.headers.get("Www-Authenticate", "")
         if response.status_code not in _DENIED or not challenge.lower().startswith("bearer"):
             return response
-        with closing(response), self._login:
+        with self._login:
             # A token that we have may have expired in a long pull.
             headers, changed = self.auth.authenticate_request(response, headers, refresh=True)
         if not changed:
             return response
+        response.close()
         return self.session.request(method, url, headers=headers, verify=self._tls_verify, **options)
 
 

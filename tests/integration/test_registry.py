@@ -383,3 +383,18 @@ def test_a_token_for_what_everybody_may_read(misbehaving, oci_layout):
     packed = b"".join(source.open_blob(image.layers[0].digest, Deadline.after(5)))
     assert Digest.of(packed) == image.layers[0].digest
     assert asked[-1][1] == "Bearer second"
+
+
+def test_a_token_that_nobody_gets(misbehaving):
+    def answer(request):
+        if request.path.startswith("/token"):
+            request.reply(403, b"{}")
+        else:
+            challenge = f'Bearer realm="http://{host}/token",service="test"'
+            request.reply(401, b"secret thing" * 100, Www_Authenticate=challenge)
+
+    host, _ = misbehaving(answer)
+    with pytest.raises(RegistryError, match="does not let us read") as caught:
+        resolve(f"{host}/a:v1")
+    assert "401 Unauthorized\nsecret thingsecret thing" in caught.value.details
+    assert len(caught.value.details) < 700

@@ -142,6 +142,12 @@ def test_an_index_that_does_not_say_what_its_images_run_on(oci_layout):
     assert "2 images that do not say what they run on" in refusal(f"oci:{oci_layout.path}", ImageReferenceError)
 
 
+def test_an_index_without_images(oci_layout):
+    attestation = platform(oci_layout.image(TAR), "unknown", "unknown")
+    oci_layout.index(oci_layout.manifest_list(attestation))
+    assert "is an index without images" in refusal(f"oci:{oci_layout.path}", ImageReferenceError)
+
+
 def test_docker_media_types(oci_layout):
     tar = gzip.compress(TAR)
     layer = oci_layout.blob(tar, "application/vnd.docker.image.rootfs.diff.tar.gzip")
@@ -286,6 +292,15 @@ def test_paths_that_are_no_layout(oci_layout, tmp_path):
     assert f"write oci-archive:{archive}" in refusal(f"oci:{archive}", ImageReferenceError)
     assert "there is no file" in refusal(f"oci-archive:{tmp_path}/none", ImageReferenceError)
     assert f"write oci:{oci_layout.path}" in refusal(f"oci-archive:{oci_layout.path}", ImageReferenceError)
+
+
+def test_paths_that_cannot_be_opened(oci_layout, tmp_path):
+    (oci_layout.path / "index.json").unlink()
+    (oci_layout.path / "index.json").mkdir()
+    assert "index.json cannot be read: Is a directory" in refusal(f"oci:{oci_layout.path}", RegistryError)
+    (tmp_path / "loop").symlink_to("loop")
+    message = refusal(f"oci-archive:{tmp_path}/loop", RegistryError)
+    assert "cannot be read: Too many levels of symbolic links" in message
 
 
 def test_compressed_and_truncated_archives(oci_layout, tmp_path):

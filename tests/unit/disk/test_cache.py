@@ -11,7 +11,7 @@ import pytest
 
 from pytest_bootc.deadline import Deadline
 from pytest_bootc.disk.cache import Cache, default_home
-from pytest_bootc.errors import Blame, DiskError
+from pytest_bootc.errors import Blame, ConfigError, DiskError
 from pytest_bootc.progress import Silent
 
 
@@ -43,6 +43,15 @@ def test_home_follows_xdg(monkeypatch):
     for ignored in ("", "relative/path"):
         monkeypatch.setenv("XDG_CACHE_HOME", ignored)
         assert default_home() == Path("/home/me/.cache/pytest-bootc")
+
+
+def test_a_user_without_a_home(monkeypatch):
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr(os, "getuid", lambda: 4_000_000_000)  # nobody in any passwd
+    with pytest.raises(ConfigError) as caught:
+        default_home()
+    assert "XDG_CACHE_HOME" in caught.value.resolution
 
 
 def test_folders_are_private(tmp_path):
