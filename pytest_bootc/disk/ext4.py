@@ -59,9 +59,9 @@ def make_ext4(tree: Tree, folder: str, image: Path, shape: Ext4, deadline: Deadl
 
 def _format(image: Path, shape: Ext4, deadline: Deadline) -> None:
     mke2fs = find_program("mke2fs", resolution=_INSTALL)
-    # Nothing lazy: a kernel thread that zeroes inode tables would run beside the guest's boot. On a sparse file
-    # the zeroes cost nothing.
-    extended = "lazy_itable_init=0,lazy_journal_init=0,nodiscard,root_owner=0:0"
+    # Inode tables that are left for later take no space; who mounts it has to say noinit_itable, or a thread of the
+    # kernel would write them all while the guest boots.
+    extended = "lazy_itable_init=1,lazy_journal_init=1,nodiscard,root_owner=0:0"
     ratio = str(shape.inode_ratio_kib * 1024)
     options = ["-t", "ext4", "-m", "0", "-i", ratio, "-J", "size=64", "-L", shape.label, "-E", extended]
     try:

@@ -161,7 +161,7 @@ def _mount(root: Root) -> list[Step]:
         ),
         Step(
             "mount",
-            ("/dev/vdb", "/new/var", root.var_type, 0, None),
+            ("/dev/vdb", "/new/var", root.var_type, 0, "noinit_itable"),
             _DEVICE_TRIES,
             _cannot(f"mount /var ({root.var_type} on /dev/vdb)"),
         ),

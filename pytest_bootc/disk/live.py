@@ -25,7 +25,7 @@ from pytest_bootc.model import LiveDisk, ResolvedImage
 from pytest_bootc.progress import Progress
 from pytest_bootc.source import ImageSource
 
-RECIPE = 2
+RECIPE = 3
 """Counts up whenever the same layers are to become another disk."""
 
 _MODULES = ("virtio_pci", "virtio_blk", "virtio_console", "overlay")
