@@ -16,9 +16,9 @@ from pytest_bootc.disk.cache import Cache
 from pytest_bootc.disk.ext4 import Ext4, make_ext4
 from pytest_bootc.disk.initramfs import Root, base_archive
 from pytest_bootc.disk.kernel import Kernel, find_kernel, isa_level, release_number
-from pytest_bootc.disk.layers import LayerStore
+from pytest_bootc.disk.layers import LayerStore, StoredLayer
 from pytest_bootc.disk.modules import KernelModules
-from pytest_bootc.disk.tar import TarEntry, scan
+from pytest_bootc.disk.tar import EntryKind, TarEntry, scan
 from pytest_bootc.disk.tree import Tree, implied_folder
 from pytest_bootc.errors import ImageError
 from pytest_bootc.model import LiveDisk, ResolvedImage
@@ -60,9 +60,8 @@ def build_live_disk(image: ResolvedImage, source: ImageSource, workshop: Worksho
         if known is not None:
             return known
         stored = LayerStore(workshop.cache).obtain(image, source, workshop.deadline, workshop.progress)
-        layers = [layer.path for layer in stored]
         with workshop.progress.stage("build the golden disk"):
-            builder = _Builder(image, layers, workshop, tool)
+            builder = _Builder(image, stored, workshop, tool)
             workshop.cache.publish(lambda folder: builder.build(folder, final), final)
     built = _load(final, image)
     if built is None:
@@ -117,10 +116,11 @@ class _Builder:
     """Makes one disk."""
 
     def __init__(
-        self, image: ResolvedImage, layers: Sequence[Path], workshop: Workshop, tool: tuple[int, int] | None
+        self, image: ResolvedImage, stored: Sequence[StoredLayer], workshop: Workshop, tool: tuple[int, int] | None
     ) -> None:
         self._image = image
-        self._layers = list(layers)
+        self._stored = stored
+        self._layers = [layer.path for layer in stored]
         self._workshop = workshop
         self._tool = tool
         # Another recipe or tool makes another index; one that is there is not asked how it was made.
@@ -132,7 +132,7 @@ class _Builder:
     def build(self, folder: Path, final: Path) -> None:
         """Make the disk in ``folder``, which will be ``final``."""
         folder.mkdir()
-        prefixes = [self._tree.apply(scan(layer)) for layer in self._layers]
+        prefixes = [self._tree.apply(_entries(layer)) for layer in self._stored]
         self._check()
         kernel = find_kernel(self._tree)
         modules = KernelModules(self._tree, kernel.release)
@@ -248,6 +248,17 @@ class _Builder:
             "notes": self._notes,
         }
         (folder / _RECORD).write_text(json.dumps(record, indent=1))
+
+
+def _entries(layer: StoredLayer) -> list[TarEntry]:
+    entries = scan(layer.path, size=layer.size)
+    for entry in entries:
+        if entry.kind is EntryKind.CHAR and entry.device == (0, 0):
+            raise ImageError(
+                f"layer {layer.diff_id} has the device 0:0 at /{entry.path}, which file systems take for a removal",
+                resolution="build the image anew: layers mark removals by names that begin with .wh.",
+            )
+    return entries
 
 
 def _write_completed(path: Path, layer: Path, missing: Mapping[str, TarEntry]) -> None:
