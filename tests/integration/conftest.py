@@ -10,7 +10,7 @@ import socket
 import sys
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -96,19 +96,35 @@ class SSHServer:
         assert self._process is not None
         return _children(self._process.pid)
 
+    def _commands(self) -> list[int]:
+        """What was started through this server, although its connection may have ended long ago."""
+        ours = f"HOME={self.home}\0".encode()
+        return [int(process.name) for process in Path("/proc").glob("[0-9]*") if ours in _environment(process)]
+
     def stop(self) -> None:
-        """End the listener and every connection at once, as a machine that goes down does."""
+        """End everything at once, as a machine that goes down does."""
         if self._process is None:
             return
-        for process in (*self.sessions(), self._process.pid):
-            os.kill(process, signal.SIGKILL)
+        for process in (*self.sessions(), self._process.pid, *self._commands()):
+            with suppress(ProcessLookupError):  # it has ended by itself
+                os.kill(process, signal.SIGKILL)
         self._process.wait()
         self._process = None
 
 
+def _environment(process: Path) -> bytes:
+    try:
+        return (process / "environ").read_bytes()
+    except OSError:  # it has ended, or is another user's
+        return b""
+
+
 def _children(process: int) -> list[int]:
     """The process ids of a process's children and of theirs, the deepest first."""
-    own = [int(child) for child in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
+    try:
+        own = [int(child) for child in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
+    except (FileNotFoundError, ProcessLookupError):  # it has ended by itself
+        return []
     return [descendant for child in own for descendant in (*_children(child), child)]
 
 
