@@ -59,6 +59,30 @@ def test_a_failed_reboot_ends_the_machine(judge: Judge, pytester: pytest.Pyteste
     result.stdout.fnmatch_lines(["*the machine did not boot: the kernel panicked (see the first error)"])
 
 
+def test_a_boot_that_is_interrupted_leaves_no_machine(judge: Judge, pytester: pytest.Pytester, script: Script) -> None:
+    log = script('boots = ["silent"]')
+    pytester.makeconftest(
+        f"""
+        import _thread, threading
+        from pytest_bootc.machine.fake import FakeMachine
+
+        def ctrl_c(self, deadline, start=FakeMachine.start):
+            threading.Timer(0.3, _thread.interrupt_main).start()
+            start(self, deadline)
+
+        FakeMachine.start = ctrl_c
+
+        def pytest_unconfigure(config):
+            with open({str(log)!r}, "a") as log:
+                log.write("end\\n")
+        """
+    )
+    pytester.makepyfile("def test_it(vm): pass")
+    result = judge("--boot-timeout=1", apart=True)
+    assert result.ret == 2
+    assert [line.split()[0] for line in log.read_text().splitlines()] == ["provision", "start", "release", "end"]
+
+
 def test_what_the_backend_lacks_skips_the_test(judge: Judge, pytester: pytest.Pytester) -> None:
     pytester.makepyfile("def test_it(vm, tmp_path): vm.screenshot(tmp_path / 'x.png')")
     judge("-rs").stdout.fnmatch_lines(["SKIPPED*the backend fake has no display"])
