@@ -37,7 +37,7 @@ def golden_disk(
     """What the machine boots: made of the image, or the file of ``--disk``. ``None`` where nothing is booted."""
     from pytest_bootc import run
 
-    return run.golden_disk(run.current(request.config).config, image, machine_spec)
+    return run.golden_disk(run.current(request.config), image, machine_spec)
 
 
 @pytest.fixture(scope="session")

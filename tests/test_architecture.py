@@ -40,6 +40,8 @@ GROUND = {
 OWNERS = {
     "subprocess": {"command", "machine.supervisor"},
     "oras": {"registry"},
+    "requests": {"registry"},
+    "urllib3": {"registry"},
     "paramiko": {"ssh"},
     "allure": {"reports.allure"},
     "allure_commons": {"reports.allure"},

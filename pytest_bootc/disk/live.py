@@ -60,7 +60,7 @@ def build_live_disk(image: ResolvedImage, source: ImageSource, workshop: Worksho
         if known is not None:
             return known
         stored = LayerStore(workshop.cache).obtain(image, source, workshop.deadline, workshop.progress)
-        with workshop.progress.stage("build the golden disk"):
+        with workshop.progress.stage(f"building the golden disk of {image.reference.short}"):
             builder = _Builder(image, stored, workshop, tool)
             workshop.cache.publish(lambda folder: builder.build(folder, final), final)
     built = _load(final, image)
