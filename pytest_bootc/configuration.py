@@ -11,17 +11,17 @@ from typing import TypeVar
 
 import pytest
 
+from pytest_bootc.disk.file import open_disk_file
 from pytest_bootc.errors import BootcTestError, ConfigError
 from pytest_bootc.image import ImageReference
 from pytest_bootc.machine.base import backend_names
-from pytest_bootc.model import Evidence, MachineSpec, Network, RunConfig
+from pytest_bootc.model import DiskFile, Evidence, MachineSpec, Network, RunConfig
 from pytest_bootc.options import (
     BACKEND,
     BOOT_SUITE,
     BOOT_TIMEOUT,
     CPUS,
     DISK,
-    DISK_FORMATS,
     EVIDENCE,
     EVIDENCE_DIR,
     HOST,
@@ -139,13 +139,11 @@ def _path(setting: Setting) -> Path:
     return Path(setting.value)
 
 
-def _disk(setting: Setting) -> Path | None:
+def _disk(setting: Setting) -> DiskFile | None:
     path = Path(setting.value).absolute()
-    if not path.is_file():
+    if not path.exists():
         raise _refusal(setting, "there is no such file", "give the path of a disk image")
-    if path.suffix not in DISK_FORMATS:
-        raise _refusal(setting, "its name does not say what it is", f"end it with one of {', '.join(DISK_FORMATS)}")
-    return path
+    return open_disk_file(path)
 
 
 def _host(setting: Setting) -> str | None:

@@ -124,10 +124,14 @@ class LiveDisk:
 
 @dataclass(frozen=True)
 class DiskFile:
-    """A disk image that the user made (``--disk``); it boots by its own firmware and is never written to."""
+    """A disk image that the user made (``--disk``); it boots by its own bootloader and is never written to.
+
+    ``format`` is ``raw``, ``qcow2`` or ``iso``; ``uefi`` says for which firmware it is made.
+    """
 
     path: Path
     format: str
+    uefi: bool
 
 
 GoldenDisk = LiveDisk | DiskFile
@@ -178,7 +182,7 @@ class RunConfig:
     suites: tuple[str, ...] = ()
     backend: str = "qemu"
     host: str | None = None
-    disk: Path | None = None
+    disk: DiskFile | None = None
     spec: MachineSpec = MachineSpec()
     evidence: Evidence = Evidence.RETAIN_ON_FAILURE
     evidence_folder: Path = Path("test-results")

@@ -21,9 +21,6 @@ NEEDS_MARKER = (
     "Without it the test is skipped, and says which"
 )
 
-#: How the names of disk images end.
-DISK_FORMATS = (".qcow2", ".raw", ".img", ".iso")
-
 
 class Option(NamedTuple):
     """One option. ``--vm-memory`` has the ini key ``bootc_vm_memory`` and the twin ``BOOTC_VM_MEMORY``."""
@@ -58,7 +55,12 @@ SUITE = Option(
     many=True,
 )
 HOST = Option("--host", "[USER@]HOST[:PORT]", "judge a machine that runs already, over SSH, and boot none")
-DISK = Option("--disk", "FILE", f"boot a disk image that exists ({', '.join(DISK_FORMATS)}), with its own firmware")
+DISK = Option(
+    "--disk",
+    "FILE",
+    "boot a disk image that exists, by its own bootloader (raw, qcow2 or an ISO, told by the content; UEFI where it is "
+    "made for it). It is never written to, and must have systemd 256 or later",
+)
 BACKEND = Option("--backend", "NAME", "what runs the machine: qemu (the default), remote (with --host), fake")
 NETWORK = Option(
     "--vm-network",

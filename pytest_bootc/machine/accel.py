@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import platform
 from pathlib import Path
 
 from pytest_bootc.command import CommandError, run
@@ -13,6 +14,7 @@ from pytest_bootc.model import Accelerator
 
 _PROBE_SECONDS = 3.0
 _DEVICE = Path("/dev/kvm")
+_HOST_KERNELS = ("/usr/lib/modules/{}/vmlinuz", "/boot/vmlinuz-{}")
 # The kernel's last words when it has no root: by then it has set up memory, interrupts, all processors and its
 # drivers. A /dev/kvm that opens says nothing: nested and restricted ones open, and the guest never gets that far.
 _FAR_ENOUGH = b"Unable to mount root fs"
@@ -40,9 +42,7 @@ def choose_accelerator(qemu: Path, version: str, kernel: Path, state: Path) -> A
     """KVM where this kernel boots on it, else TCG; what was found is kept for this boot of the host in ``state``."""
     if not os.access(_DEVICE, os.R_OK | os.W_OK):
         return Accelerator.TCG
-    boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    name = hashlib.sha256(f"{boot_id} {version} {kernel}".encode()).hexdigest()[:16]
-    record = state / f"kvm-{name}.json"
+    record = state / f"kvm-{_host(version)}-{_short_hash(str(kernel))}.json"
     try:
         works = bool(json.loads(record.read_text()))
     except (FileNotFoundError, json.JSONDecodeError):
@@ -52,6 +52,34 @@ def choose_accelerator(qemu: Path, version: str, kernel: Path, state: Path) -> A
         scratch.write_text(json.dumps(works))
         scratch.rename(record)
     return Accelerator.KVM if works else Accelerator.TCG
+
+
+def choose_without_kernel(qemu: Path, version: str, state: Path) -> tuple[Accelerator, str]:
+    """The same for a disk whose kernel cannot be had before it boots; and why, where KVM was not even tried.
+
+    Firmware and bootloader prove nothing: some hosts run both on KVM, and then no kernel. What counts is what any
+    kernel has shown on this boot of the host, and else what the host's own kernel shows as a guest.
+    """
+    if not os.access(_DEVICE, os.R_OK | os.W_OK):
+        return Accelerator.TCG, ""
+    known = [record.read_text() == "true" for record in state.glob(f"kvm-{_host(version)}-*.json")]
+    if known:
+        return (Accelerator.KVM if any(known) else Accelerator.TCG), ""
+    for pattern in _HOST_KERNELS:
+        kernel = Path(pattern.format(platform.release()))
+        if os.access(kernel, os.R_OK):
+            return choose_accelerator(qemu, version, kernel, state), ""
+    return Accelerator.TCG, "KVM was not tried: the host has no kernel to try it with; a run with --image brings one"
+
+
+def _host(version: str) -> str:
+    """A name for this boot of the host and this version of QEMU."""
+    boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return _short_hash(f"{boot_id} {version}")
+
+
+def _short_hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _kvm_runs(qemu: Path, kernel: Path) -> bool:

@@ -32,8 +32,10 @@ AGENT = f"""\
 # The answer is a line: NUMBER STATUS SIZE, and SIZE bytes of output.
 out=/run/pytest-bootc-agent.out
 limit=; command -v timeout >/dev/null && limit=yes
-echo hello >"$(port events)"
-exec 3<>"$(port control)"
+# Where the driver is a module of the disk's own, the ports come when udev has loaded it.
+until events=$(port events) && control=$(port control) && [ -c "$events" ] && [ -c "$control" ]; do sleep 0.2; done
+echo hello >"$events"
+exec 3<>"$control"
 while :; do
     while read -r number seconds command <&3; do
         command=$(printf '%b' "$command")

@@ -27,16 +27,26 @@ HostKey {_FOLDER}/ssh_host_ed25519_key
 PermitRootLogin prohibit-password
 """
 
-# No default dependencies: the agent is to answer while the boot hangs, and in the emergency shell too.
-_AGENT_UNIT = f"""\
+# No default dependencies: the agent is to answer while the boot hangs, and in the emergency shell too. Not in a disk's
+# initramfs, though, which reads the same credentials: it would not live to see the system.
+_AGENT_UNIT = """\
 [Unit]
 Description=Control channel of the test machine
 DefaultDependencies=no
 IgnoreOnIsolate=yes
+ConditionPathExists=!/etc/initrd-release
 [Service]
-ExecStart=/bin/sh {_FOLDER}/agent
+ExecStart=/bin/sh {agent}
 Restart=always
 OOMScoreAdjust=-900
+"""
+_READY_UNIT = """\
+[Unit]
+Description=Tell the host that the test machine can be reached
+After={ssh_units}
+[Service]
+Type=exec
+ExecStart=/bin/sh {ready}
 """
 
 
@@ -62,21 +72,22 @@ def _key_pair() -> tuple[str, str]:
     return private, public
 
 
-def guest_files(identity: Identity, ssh_units: Sequence[str]) -> list[GuestFile]:
-    """The files of a machine whose image starts sshd by one of these units (none: it has no sshd)."""
-    ready_unit = (
-        "[Unit]\nDescription=Tell the host that the test machine can be reached\n"
-        f"After={' '.join(ssh_units)}\n"
-        f"[Service]\nType=exec\nExecStart=/bin/sh {_FOLDER}/ready\n"
-    )
+def guest_files(identity: Identity, ssh_units: Sequence[str], programs: str = f"{_FOLDER}/") -> list[GuestFile]:
+    """The files of a machine whose image starts sshd by one of these units (none: it has no sshd).
+
+    ``programs`` is what the paths of the programs that units run begin with.
+    """
+    agent, ready = f"{programs}agent", f"{programs}ready"
+    agent_unit = _AGENT_UNIT.format(agent=agent)
+    ready_unit = _READY_UNIT.format(ready=ready, ssh_units=" ".join(ssh_units))
     return [
-        GuestFile(f"{_FOLDER}/agent", 0o755, AGENT.encode()),
-        GuestFile(f"{_FOLDER}/ready", 0o755, READY.encode()),
+        GuestFile(agent, 0o755, AGENT.encode()),
+        GuestFile(ready, 0o755, READY.encode()),
         GuestFile(f"{_FOLDER}/authorized_keys", 0o600, identity.user_public.encode() + b"\n"),
         GuestFile(f"{_FOLDER}/ssh_host_ed25519_key", 0o600, identity.host_private.encode()),
         GuestFile(f"{_FOLDER}/ssh_host_ed25519_key.pub", 0o644, identity.host_public.encode() + b"\n"),
         GuestFile("/etc/ssh/sshd_config.d/00-pytest-bootc.conf", 0o600, _SSHD.encode()),
-        GuestFile(f"{_UNITS}/pytest-bootc-agent.service", content=_AGENT_UNIT.encode()),
+        GuestFile(f"{_UNITS}/pytest-bootc-agent.service", content=agent_unit.encode()),
         GuestFile(f"{_UNITS}/pytest-bootc-ready.service", content=ready_unit.encode()),
         _wanted("sysinit.target", "pytest-bootc-agent.service"),
         _wanted("emergency.target", "pytest-bootc-agent.service"),

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
-from pytest_bootc.command import Argument, CommandError, find_program, run
+from pytest_bootc.command import find_program, run
 from pytest_bootc.deadline import Deadline, wait_until
 from pytest_bootc.errors import (
     BackendError,
@@ -18,17 +19,21 @@ from pytest_bootc.errors import (
     ProvisionError,
 )
 from pytest_bootc.machine import qemu_command
-from pytest_bootc.machine.accel import REFERENCE_HELLO_SECONDS, choose_accelerator, cpu_model
+from pytest_bootc.machine.accel import REFERENCE_HELLO_SECONDS, choose_accelerator, choose_without_kernel, cpu_model
 from pytest_bootc.machine.base import Machine, PowerState
 from pytest_bootc.machine.console import ConsoleLog
 from pytest_bootc.machine.control import BootEvent, ControlChannel
+from pytest_bootc.machine.credentials import PROGRAMS, credentials, write_smbios_strings
+from pytest_bootc.machine.firmware import Firmware, descriptor_folders, find_firmware
 from pytest_bootc.machine.inject import Identity, guest_files, inject_archive
 from pytest_bootc.machine.process import Processes
 from pytest_bootc.machine.qemu_command import Engine, Wiring
 from pytest_bootc.machine.qmp import QMPClient
 from pytest_bootc.machine.rundir import RunFolder
+from pytest_bootc.machine.storage import copy_variables, make_overlay
 from pytest_bootc.model import (
     Accelerator,
+    DiskFile,
     GoldenDisk,
     LiveDisk,
     MachineFacts,
@@ -40,6 +45,14 @@ from pytest_bootc.model import (
 )
 
 _INSTALL = "install QEMU for x86 (Debian: qemu-system-x86, Fedora: qemu-system-x86-core), or run scripts/setup"
+_LATE = "look at its console; --boot-timeout gives it more time"
+_LATE_DISK_FILE = (
+    "look at its console, if its kernel writes to one; --boot-timeout gives it more time. Keys and readiness reach a "
+    "disk that boots by itself through systemd >= 256; with an older one, start it yourself, and use --host"
+)
+# Ordering after units that a disk does not have does no harm.
+_USUAL_SSH_UNITS = ("sshd.service", "ssh.service", "sshd.socket", "ssh.socket")
+_ANY_ISA_LEVEL = "x86-64-v4"
 _START_SECONDS = 30.0
 _SHORT = 10.0
 # How much slower an emulated boot may be before its own speed has been measured.
@@ -84,12 +97,16 @@ class QemuBackend:
         beside = qemu.with_name("qemu-storage-daemon")
         daemon = beside if beside.exists() else find_program("qemu-storage-daemon", resolution=_INSTALL)
         version = _version(qemu)
-        accelerator = Accelerator.TCG
-        isa_level = "x86-64-v4"
+        probes = self._home / "probes"
         if isinstance(disk, LiveDisk):
-            accelerator = choose_accelerator(qemu, version, disk.kernel, self._home / "probes")
-            isa_level = disk.isa_level
-        return Engine(qemu, daemon, accelerator, cpu_model(accelerator, isa_level), pvh=_has_pvh_rom(qemu)), version
+            accelerator = choose_accelerator(qemu, version, disk.kernel, probes)
+            model = cpu_model(accelerator, disk.isa_level)
+            return Engine(qemu, daemon, accelerator, model, pvh=_has_pvh_rom(qemu)), version
+        accelerator, remark = choose_without_kernel(qemu, version, probes)
+        firmware = find_firmware(descriptor_folders()) if disk.uefi else None
+        remarks = (*_remarks(disk, firmware, spec), *([remark] if remark else []))
+        model = cpu_model(accelerator, _ANY_ISA_LEVEL)
+        return Engine(qemu, daemon, accelerator, model, pvh=False, firmware=firmware, remarks=remarks), version
 
 
 class QemuMachine:
@@ -117,6 +134,7 @@ class QemuMachine:
             console=self._console.path,
             overlay=folder.file("overlay.qcow2"),
             initrd=folder.file("initrd"),
+            variables=folder.file("variables.fd"),
         )
 
     @property
@@ -128,7 +146,7 @@ class QemuMachine:
     def facts(self) -> MachineFacts:
         """What a report says about the machine."""
         live = self._disk if isinstance(self._disk, LiveDisk) else None
-        notes = ["selinux: off (layers carry no labels)", *live.losses, *live.notes] if live else []
+        notes = ["selinux: off (layers carry no labels)", *live.losses, *live.notes] if live else self._engine.remarks
         return MachineFacts(
             backend="qemu",
             accelerator=self._engine.accelerator.value,
@@ -247,35 +265,18 @@ class QemuMachine:
 
     def _prepare(self) -> None:
         if not self._wiring.overlay.exists():
-            self._make_overlay()
+            make_overlay(self._disk, self._wiring.overlay, self._engine.qemu, self._spec.var_gib)
+            if self._engine.firmware is not None:
+                copy_variables(self._engine.firmware, self._wiring.variables)
         if isinstance(self._disk, LiveDisk):
             files = guest_files(self._identity, self._disk.ssh_units)
             with self._wiring.initrd.open("wb") as initrd:
                 initrd.write(self._disk.initramfs.read_bytes())
                 initrd.write(inject_archive(files, self._disk.folders))
-
-    def _make_overlay(self) -> None:
-        golden, form = (
-            (self._disk.var, "raw") if isinstance(self._disk, LiveDisk) else (self._disk.path, self._disk.format)
-        )
-        beside = self._engine.qemu.with_name("qemu-img")
-        program = beside if beside.exists() else find_program("qemu-img", resolution=_INSTALL)
-        arguments: list[Argument] = [
-            program,
-            "create",
-            "-q",
-            "-f",
-            "qcow2",
-            "-b",
-            golden,
-            "-F",
-            form,
-            self._wiring.overlay,
-        ]
-        try:
-            run(arguments, deadline=Deadline.after(_START_SECONDS))
-        except CommandError as error:
-            raise ProvisionError("the machine's disk could not be made", details=str(error)) from error
+        else:
+            named = credentials(guest_files(self._identity, _USUAL_SSH_UNITS, PROGRAMS))
+            strings = write_smbios_strings(named, self._folder.file("credentials"))
+            self._wiring = replace(self._wiring, credentials=strings)
 
     def _power_on(self, deadline: Deadline) -> None:
         self._processes = Processes()
@@ -322,7 +323,7 @@ class QemuMachine:
         raise BootTimeoutError(
             f"the guest was not ready within {deadline.seconds:.0f} s (the last that it said: {last})",
             details=self._console.tail(),
-            resolution="look at its console; --boot-timeout gives it more time",
+            resolution=_LATE if isinstance(self._disk, LiveDisk) else _LATE_DISK_FILE,
         )
 
     def _next_event(self, deadline: Deadline) -> BootEvent | None:
@@ -351,6 +352,15 @@ class QemuMachine:
         if self._qmp is None:
             raise BackendError(f"{self.name} is not running")
         return self._qmp
+
+
+def _remarks(disk: DiskFile, firmware: Firmware | None, spec: MachineSpec) -> list[str]:
+    name = f"UEFI without Secure Boot ({firmware.code.name})" if firmware else "the BIOS of QEMU"
+    place = f", as a CD-ROM beside an empty disk of {spec.var_gib} GiB" if disk.format == "iso" else ""
+    return [
+        f"disk {disk.path.name} ({disk.format}){place}; firmware: {name}",
+        "the disk's own bootloader sets the kernel's arguments, and so whether there is anything on the serial console",
+    ]
 
 
 def _version(qemu: Path) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from pytest_bootc.machine.firmware import Firmware
 from pytest_bootc.model import Accelerator, DiskFile, GoldenDisk, LiveDisk, MachineSpec, Network
 
 _SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
@@ -29,17 +30,21 @@ class Wiring:
     console: Path
     overlay: Path
     initrd: Path
+    variables: Path
+    credentials: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)
 class Engine:
-    """The programs that run a machine, and how."""
+    """The programs that run a machine, and how; ``firmware`` is ``None`` for the BIOS that comes with QEMU."""
 
     qemu: Path
     storage_daemon: Path
     accelerator: Accelerator
     cpu_model: str
     pvh: bool
+    firmware: Firmware | None = None
+    remarks: tuple[str, ...] = ()
 
 
 def kernel_arguments(disk: LiveDisk, accelerator: Accelerator) -> str:
@@ -67,9 +72,9 @@ def qemu_command(engine: Engine, wiring: Wiring, spec: MachineSpec, disk: Golden
         "-machine", "q35",
         "-accel", "kvm" if engine.accelerator is Accelerator.KVM else "tcg,thread=multi",
         "-cpu", engine.cpu_model, "-smp", str(spec.cpus), "-m", f"{spec.memory_mib}M",
-        *(_live(engine, wiring, disk) if isinstance(disk, LiveDisk) else _file(wiring, disk)),
+        *(_live(engine, wiring, disk) if isinstance(disk, LiveDisk) else _file(engine, wiring, disk)),
         *_network(spec.network),
-        "-device", "virtio-gpu-pci", "-device", "virtio-rng-pci",
+        "-device", "virtio-rng-pci",
         "-chardev", f"file,id=console,path={wiring.console},append=on", "-serial", "chardev:console",
         "-device", "virtio-serial-pci",
         *_port(1, "control", wiring.control), *_port(2, "events", wiring.events),
@@ -86,11 +91,35 @@ def _live(engine: Engine, wiring: Wiring, disk: LiveDisk) -> list[str]:
         "-append", kernel_arguments(disk, engine.accelerator),
         "-blockdev", json.dumps(root), "-device", "virtio-blk-pci,drive=root,serial=root",
         *_overlay(wiring, "var"),
+        "-device", "virtio-gpu-pci",
     ]  # fmt: skip
 
 
-def _file(wiring: Wiring, disk: DiskFile) -> list[str]:
-    return _overlay(wiring, "disk")
+def _file(engine: Engine, wiring: Wiring, disk: DiskFile) -> list[str]:
+    strings = [word for path in wiring.credentials for word in ("-smbios", f"type=11,path={path}")]
+    # A bootloader under a BIOS knows no other display than a VGA.
+    return [*_firmware(engine, wiring), *strings, *_cd(disk), *_overlay(wiring, "disk"), "-device", "virtio-vga"]
+
+
+def _firmware(engine: Engine, wiring: Wiring) -> list[str]:
+    if engine.firmware is None:
+        return []
+    words = ["-machine", "pflash0=code,pflash1=variables"]
+    for name, path, form, read_only in (
+        ("code", engine.firmware.code, engine.firmware.code_format, True),
+        ("variables", wiring.variables, engine.firmware.variables_format, False),
+    ):
+        file = {"driver": "file", "filename": str(path), "read-only": read_only}
+        words += ["-blockdev", json.dumps({"driver": form, "node-name": name, "read-only": read_only, "file": file})]
+    return words
+
+
+def _cd(disk: DiskFile) -> list[str]:
+    if disk.format != "iso":
+        return []
+    file = {"driver": "file", "filename": str(disk.path), "read-only": True}
+    node = {"driver": "raw", "node-name": "cd", "read-only": True, "file": file}
+    return ["-blockdev", json.dumps(node), "-device", "ide-cd,drive=cd,bus=ide.0,bootindex=0"]
 
 
 def _overlay(wiring: Wiring, serial: str) -> list[str]:

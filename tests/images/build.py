@@ -70,26 +70,35 @@ def build(name: str, target: Path, tag: str = "latest") -> None:
     if target.exists():
         raise FileExistsError(f"{target} exists already")
     target.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}-"))
-    try:
-        layout = scratch / "layout"
-        BUILDERS[name](layout, tag)
-        layout.rename(target)
-    finally:
-        shutil.rmtree(scratch)
+    _publish(target, lambda layout: BUILDERS[name](layout, tag))
 
 
 def ensure(name: str) -> Path:
     """The cached layout of the image `name`, built first when these sources have not built it yet."""
+    return cached(name, _key(name), lambda layout: BUILDERS[name](layout, "latest"))
+
+
+def cached(name: str, key: str, make: Callable[[Path], None]) -> Path:
+    """The folder of `name` in the cache; `make` makes it first where there is none for this `key` (16 hex digits)."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pytest-bootc" / "test-images"
     cache.mkdir(parents=True, exist_ok=True)
-    target = cache / f"{name}-{_key(name)}"
+    target = cache / f"{name}-{key}"
     with (cache / f".{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not target.exists():
             _forget_old(cache, name)
-            build(name, target)
+            _publish(target, make)
     return target
+
+
+def _publish(target: Path, make: Callable[[Path], None]) -> None:
+    scratch = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}-"))
+    try:
+        made = scratch / "made"
+        make(made)
+        made.rename(target)
+    finally:
+        shutil.rmtree(scratch)
 
 
 def _key(name: str) -> str:

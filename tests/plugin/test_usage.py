@@ -17,7 +17,7 @@ Judge = Callable[..., pytest.RunResult]
         (["--image", "oci:nowhere"], "*nowhere*"),
         (["--image", "h.example/a", "--host", "h"], "*--image and --host do not go together*"),
         (["--disk", "none.qcow2"], "*--disk none.qcow2: there is no such file*"),
-        (["--disk", "there.txt"], "*--disk there.txt: its name does not say what it is*"),
+        (["--disk", "there.txt"], "*there.txt is empty*"),
         (["--host", "a b"], "*--host a b: this is not a host*"),
         (["--host", "h", "--backend", "qemu"], "*--backend qemu: --host h runs already*"),
         (["--image", "h.example/a", "--backend", "remote"], "*--backend remote: it is not said where*"),

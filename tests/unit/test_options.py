@@ -7,7 +7,7 @@ import pytest
 
 from pytest_bootc import configuration, options
 from pytest_bootc.image import ImageReference
-from pytest_bootc.model import Evidence, MachineSpec, Network, RunConfig
+from pytest_bootc.model import DiskFile, Evidence, MachineSpec, Network, RunConfig
 
 IMAGE = "h.example/a:b"
 
@@ -76,9 +76,9 @@ def test_hosts(pytester: pytest.Pytester, host: str) -> None:
 
 
 def test_disks(pytester: pytest.Pytester) -> None:
-    disk = pytester.path / "server.qcow2"
-    disk.touch()
-    assert parsed(pytester, "--disk=server.qcow2").disk == disk
+    disk = pytester.path / "server"
+    disk.write_bytes(bytes(510) + b"\x55\xaa")
+    assert parsed(pytester, "--disk=server").disk == DiskFile(disk, "raw", uefi=False)
 
 
 def test_the_command_line_beats_the_environment_and_that_the_ini_file(
