@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -23,7 +23,8 @@ from pytest_bootc.image import Digest, ImageReference
 from pytest_bootc.machine.base import load_backend
 from pytest_bootc.machine.pool import VM, Pool
 from pytest_bootc.model import GoldenDisk, MachineFacts, MachineSpec, ResolvedImage, RunConfig, Scope
-from pytest_bootc.progress import Silent
+from pytest_bootc.progress import Progress, Silent
+from pytest_bootc.reports.progress import Terminal, TerminalProgress
 from pytest_bootc.source import source_for
 from pytest_bootc.verdict import ExitStatus, SubjectVerdict, Tally
 
@@ -60,6 +61,7 @@ class Run:
         self.tally = Tally()
         self.subjects = _subjects(config)
         self.facts: dict[str, MachineFacts] = {}
+        self.progress: Progress = Silent()
         self.pool = Pool(
             lambda: load_backend(config, default_home()),
             boot_seconds=config.boot_timeout,
@@ -156,6 +158,7 @@ def start(run: Run, config: pytest.Config) -> None:
     if is_worker(config):
         run.pin(getattr(config, "workerinput", {}).get(_DIGESTS, {}))
     else:
+        run.progress = _terminal_progress(config)
         run.resolve()
 
 
@@ -174,13 +177,13 @@ def image_of(run: Run, subject: object) -> ResolvedImage | None:
     return None
 
 
-def golden_disk(config: RunConfig, image: ResolvedImage | None, spec: MachineSpec) -> GoldenDisk | None:
+def golden_disk(run: Run, image: ResolvedImage | None, spec: MachineSpec) -> GoldenDisk | None:
     """What the machine boots. Building it may take minutes, once per image."""
-    if config.disk is not None:
-        return config.disk
-    if image is None or config.backend in _WITHOUT_DISK:
+    if run.config.disk is not None:
+        return run.config.disk
+    if image is None or run.config.backend in _WITHOUT_DISK:
         return None
-    workshop = Workshop(Cache(default_home()), Deadline.after(_BUILD_SECONDS), Silent(), spec.var_gib)
+    workshop = Workshop(Cache(default_home()), Deadline.after(_BUILD_SECONDS), run.progress, spec.var_gib)
     return build_live_disk(image, source_for(image.reference), workshop)
 
 
@@ -190,7 +193,8 @@ def machine(run: Run, image: ResolvedImage | None, spec: MachineSpec, disk: Gold
     subject = run.subject_of(image)
     vm = run.pool.vm(subject.name)
     try:
-        vm.use(spec, disk)
+        with run.progress.stage(f"booting {subject.name}"):
+            vm.use(spec, disk)
         run.facts[subject.name] = vm.facts
         yield vm
     finally:
@@ -235,6 +239,15 @@ def receive_in_controller(run: Run, node: Any) -> None:
 def is_worker(config: pytest.Config) -> bool:
     """Whether this process runs tests for a controller."""
     return hasattr(config, "workerinput")
+
+
+def _terminal_progress(config: pytest.Config) -> Progress:
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is None or config.get_verbosity() < 0:
+        return Silent()
+    capture = config.pluginmanager.get_plugin("capturemanager")
+    uncaptured = nullcontext if capture is None else capture.global_and_fixture_disabled
+    return TerminalProgress(Terminal(reporter, live=reporter.isatty, uncaptured=uncaptured))
 
 
 def _subjects(config: RunConfig) -> tuple[Subject, ...]:
