@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from pytest_bootc.disk.tar import EntryKind, TarEntry
@@ -31,12 +31,17 @@ class Node:
 
 
 class Tree:
-    """The merged tree. Paths are relative to the root, without leading slash; the root is ``""``."""
+    """The merged tree. Paths are relative to the root, without leading slash; the root is ``""``.
+
+    ``useless_whiteouts`` are the paths that a layer removes and no lower layer has; ``emptied_root`` tells whether a
+    layer removes everything that is below it.
+    """
 
     def __init__(self, layers: Sequence[Path]) -> None:
         self.layers = tuple(layers)
         self.nodes: dict[str, Node] = {}
         self.useless_whiteouts: list[str] = []
+        self.emptied_root = False
         self._children: dict[str, dict[str, None]] = {"": {}}
         self._applied = 0
 
@@ -92,46 +97,58 @@ class Tree:
 
     def below(self, path: str) -> Iterator[tuple[str, Node]]:
         """Everything in a folder, parents first, links not followed; the folder itself comes first."""
-        if path in self.nodes:
-            yield path, self.nodes[path]
-        for name in sorted(self._children.get(path, ())):
-            yield from self.below(f"{path}/{name}" if path else name)
+        left = [path]
+        while left:
+            here = left.pop()
+            if here in self.nodes:
+                yield here, self.nodes[here]
+            names = sorted(self._children.get(here, ()), reverse=True)
+            left += [f"{here}/{name}" if here else name for name in names]
 
     def apply(self, entries: Sequence[TarEntry]) -> dict[str, TarEntry]:
         """Put the next layer on top; return the folders that it uses and does not list.
 
-        A layer may name ``etc/hosts`` without naming ``etc``: such a folder keeps what lower layers said of it.
+        A layer may name ``etc/hosts`` without naming ``etc``: such a folder keeps what lower layers said of it. A
+        folder in which something is removed is used too: who unpacks the layer makes it, be it there or not.
+
+        :raises ImageError: a hard link leads out of the layer, where nobody who unpacks the layer can follow it.
         """
         number, self._applied = self._applied, self._applied + 1
         for entry in entries:
             if entry.kind in _REMOVES:
                 self._remove(entry)
         own: dict[str, TarEntry] = {}
-        missing: dict[str, TarEntry] = {}
         for entry in entries:
             if entry.kind not in _REMOVES:
                 own[entry.path] = entry
                 self._add(entry, number)
+        missing: dict[str, TarEntry] = {}
         for entry in entries:
-            self._find_missing(entry.path, own, missing)
+            folder = entry.path if entry.kind is EntryKind.OPAQUE else entry.path.rpartition("/")[0]
+            if entry.kind in _REMOVES:
+                self._require_folder(folder, number)
+            self._find_missing(folder, own, missing)
         return dict(sorted(missing.items()))
 
     def _add(self, entry: TarEntry, number: int) -> None:
         node = Node(number, entry)
         if entry.kind is EntryKind.HARDLINK:
-            target = self.nodes.get(entry.target)
-            if target is None:
-                raise ImageError(
-                    f"layer {number + 1} links /{entry.path} to /{entry.target}, which the image does not have"
-                )
-            node = target
-        old = self.nodes.get(entry.path)
-        if old is not None and entry.kind is not EntryKind.FOLDER:
-            self._drop_children(entry.path)
-        elif entry.kind is EntryKind.FOLDER:
+            node = self._target(entry, number)
+        if entry.kind is EntryKind.FOLDER:
             self._children.setdefault(entry.path, {})
+        else:
+            self._drop_children(entry.path)
         self._link_parents(entry.path, number)
         self.nodes[entry.path] = node
+
+    def _target(self, entry: TarEntry, number: int) -> Node:
+        target = self.nodes.get(entry.target)
+        if target is None or target.layer != number or target.entry.kind is EntryKind.FOLDER:
+            raise ImageError(
+                f"layer {number + 1} makes /{entry.path} a hard link to /{entry.target}, and has no such file itself",
+                resolution="build the layer again with a current tool; no engine can unpack it",
+            )
+        return target
 
     def _link_parents(self, path: str, number: int) -> None:
         while path:
@@ -144,31 +161,39 @@ class Tree:
             self.nodes[parent] = Node(number, implied_folder(parent))
             path = parent
 
-    def _find_missing(self, path: str, own: dict[str, TarEntry], missing: dict[str, TarEntry]) -> None:
-        parent = path.rpartition("/")[0]
-        while parent and parent not in own and parent not in missing:
-            node = self.nodes.get(parent)
-            missing[parent] = replace(node.entry, path=parent) if node else implied_folder(parent)
-            parent = parent.rpartition("/")[0]
+    def _require_folder(self, path: str, number: int) -> None:
+        if path not in self._children:
+            self._children[path] = {}
+            self.nodes[path] = Node(number, implied_folder(path))
+            self._link_parents(path, number)
+
+    def _find_missing(self, folder: str, own: dict[str, TarEntry], missing: dict[str, TarEntry]) -> None:
+        while folder and folder not in own and folder not in missing:
+            missing[folder] = self.nodes[folder].entry
+            folder = folder.rpartition("/")[0]
 
     def _remove(self, entry: TarEntry) -> None:
         if entry.kind is EntryKind.OPAQUE:
-            self._drop_children(entry.path, keep=True)
+            self.emptied_root |= not entry.path
+            if entry.path in self._children:
+                self._drop_children(entry.path)
+                self._children[entry.path] = {}
         elif entry.path not in self.nodes:
             self.useless_whiteouts.append(entry.path)
         else:
             self._drop_children(entry.path)
             del self.nodes[entry.path]
             parent, _, name = entry.path.rpartition("/")
-            self._children[parent].pop(name, None)
+            del self._children[parent][name]
 
-    def _drop_children(self, path: str, *, keep: bool = False) -> None:
-        for name in self._children.pop(path, {}):
-            child = f"{path}/{name}" if path else name
-            self._drop_children(child)
-            self.nodes.pop(child, None)
-        if keep:
-            self._children[path] = {}
+    def _drop_children(self, path: str) -> None:
+        left = [path]
+        while left:
+            here = left.pop()
+            for name in self._children.pop(here, {}):
+                child = f"{here}/{name}" if here else name
+                del self.nodes[child]
+                left.append(child)
 
 
 def implied_folder(path: str) -> TarEntry:
