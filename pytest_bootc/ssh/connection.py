@@ -21,6 +21,8 @@ from pytest_bootc.ssh.streams import Streams
 
 # sshd allows ten sessions on a connection (MaxSessions, sshd_config(5)); one is for files, one to end a command.
 _MOST_COMMANDS = 8
+_REFUSED_SECONDS = 2.0
+_REFUSED_PAUSE = 0.05
 _END_SECONDS = 30.0
 _TERM_SECONDS = 1.0
 _FIND_PAUSE = 0.1
@@ -99,7 +101,7 @@ class Connection:
         Starts come one after the other, so that our list has the order of sshd's forks: by it a command's process
         is found when it must be ended.
         """
-        channel = self._transport.open_session(timeout=deadline.remaining())
+        channel = self._new_channel(deadline)
         try:
             channel.settimeout(deadline.remaining())
             with self._starting:
@@ -109,6 +111,18 @@ class Connection:
             self.end_session(channel)
             raise
         return channel
+
+    def _new_channel(self, deadline: Deadline) -> paramiko.Channel:
+        # sshd counts a session until it has read of its end, and an image may allow fewer of them than we hope.
+        patience = deadline.sooner(_REFUSED_SECONDS)
+        while True:
+            try:
+                return self._transport.open_session(timeout=deadline.remaining())
+            except paramiko.SSHException:
+                limit = deadline if self._sessions else patience
+                if limit.expired() or not self.up():
+                    raise
+            limit.pause(_REFUSED_PAUSE)
 
     def end_session(self, channel: paramiko.Channel) -> None:
         """Close the channel; closing it twice does nothing."""
@@ -193,7 +207,7 @@ class Connection:
         return [channel for channel in tuple(self._sessions) if not channel.status_event.is_set()]
 
     def _run_aside(self, command: Command, limit: Deadline) -> str:
-        channel = self._transport.open_session(timeout=limit.remaining())
+        channel = self._new_channel(limit)
         try:
             channel.exec_command(shell_line(command))
             streams = Streams(channel, b"")

@@ -13,7 +13,8 @@ from pytest_bootc.errors import SSHCommandError, SSHConnectError
 from pytest_bootc.ssh.border import said
 from pytest_bootc.ssh.connection import Connection
 
-_CHUNK = 256 << 10
+_PIECE = 32 << 10  # as much as every server sends in one answer
+_BATCH = 4 << 20
 
 
 class Files:
@@ -30,11 +31,8 @@ class Files:
         :raises SSHCommandError: it cannot be read, or not within the deadline.
         """
         with self._access(f"{path} cannot be read", deadline) as sftp, sftp.open(path, "rb") as source:
-            size = source.stat().st_size or 0  # the files of /proc have none
-            if size > _CHUNK:
-                source.prefetch(size)
-            while chunk := source.read(_CHUNK):
-                yield chunk
+            for piece in _pieces(source):
+                yield piece
                 _check(deadline)
 
     def send(self, chunks: Iterable[bytes], path: str, mode: int | None, deadline: Deadline) -> None:
@@ -61,7 +59,7 @@ class Files:
                 try:
                     yield client
                 except TimeoutError as error:
-                    self._drop()  # answers that are still to come would be taken for those to the next request
+                    self._drop()  # an answer may have been read in half
                     raise SSHCommandError(f"{failure} within {deadline.seconds:g} s") from error
                 except OSError as error:
                     if channel.closed:
@@ -94,6 +92,16 @@ class Files:
         if self._open is not None:
             self._connection.end_session(self._open[0])
             self._open = None
+
+
+def _pieces(source: paramiko.SFTPFile) -> Iterator[bytes]:
+    """What is in an open file. Of its known size, 4 MiB are asked for at a time; the files of /proc have none."""
+    size = source.stat().st_size or 0
+    for start in range(0, size, _BATCH):
+        offsets = range(start, min(start + _BATCH, size), _PIECE)
+        yield from source.readv([(offset, min(_PIECE, size - offset)) for offset in offsets])
+    while piece := source.read(_PIECE):
+        yield piece
 
 
 def _check(deadline: Deadline) -> None:

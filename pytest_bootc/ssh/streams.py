@@ -16,16 +16,6 @@ _PACKET = 32 << 10
 _STDIN_POLL = 0.02
 
 
-class _Doorbell(threading.Event):
-    """Rung by both of a channel's buffers when something arrives or the channel ends."""
-
-    def clear(self) -> None:
-        """A buffer calls this when it runs empty; the other one may still have something."""
-
-    def answer(self) -> None:
-        super().clear()
-
-
 class Streams:
     """What goes into a channel's command, and what has come out of it."""
 
@@ -36,7 +26,9 @@ class Streams:
         self._out: list[bytes] = []
         self._err: list[bytes] = []
         self._size = 0
-        self._bell = _Doorbell()
+        # Rung by both buffers when something arrives or the channel ends; silenced by one that runs empty, so after
+        # every read there is another look before a wait.
+        self._bell = threading.Event()
         channel.in_buffer.set_event(self._bell)
         channel.in_stderr_buffer.set_event(self._bell)
 
@@ -58,7 +50,7 @@ class Streams:
     def drain(self, deadline: Deadline) -> bool:
         """Serve the streams until the channel is closed; whether that was before the deadline and an overflow."""
         while True:
-            self._bell.answer()
+            self._bell.clear()
             ended = self._channel.closed  # asked before reading: what came before the end is in the buffers now
             moved = self._read()
             if ended and not moved:

@@ -191,6 +191,7 @@ class RebootableSSHServer(SSHServer):
 
     def _boot(self) -> None:
         self._boots += 1
+        (self.folder / "boot_id").unlink(missing_ok=True)
         (self.folder / "boot_id").write_text(f"00000000-0000-4000-8000-{self._boots:012}\n")
 
     def reboot(self) -> None:

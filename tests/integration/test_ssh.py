@@ -116,6 +116,19 @@ class TestCommands:
 
         assert printed == [f"{i}\n" for i in range(20)]
 
+    def test_an_image_may_allow_fewer_sessions(self, make_sshd):
+        server = make_sshd("MaxSessions 2")
+        with SSHSession.connect(server.endpoint, Deadline.after(20)) as session, ThreadPoolExecutor(6) as pool:
+            printed = list(pool.map(lambda i: session.succeed(f"sleep 0.2; echo {i}", timeout=30), range(6)))
+
+        assert printed == [f"{i}\n" for i in range(6)]
+
+    def test_an_image_that_allows_no_session_is_told_soon(self, make_sshd):
+        server = make_sshd("MaxSessions 0")
+        refused = pytest.raises(SSHConnectError, match="it refused another session")
+        with SSHSession.connect(server.endpoint, Deadline.after(20)) as session, at_most(6), refused:
+            session.execute("true")
+
     def test_a_command_waits_for_its_turn_no_longer_than_its_deadline(self, session):
         with ThreadPoolExecutor(8) as pool:
             running = [pool.submit(session.execute, "sleep 1.5") for _ in range(8)]
@@ -150,15 +163,23 @@ class TestDeadline:
         assert not alive(int((tmp_path / "pid").read_text()))
 
     def test_only_the_late_one_of_several_is_ended(self, session, tmp_path):
+        session.read_file("/proc/version")
         with ThreadPoolExecutor(3) as pool:
-            before, after = (
-                pool.submit(session.succeed, f"sleep {wait}; echo done", timeout=20) for wait in ("3", "2.5")
-            )
-            session.read_file("/proc/version")
+            first = pool.submit(session.succeed, "sleep 3; echo done", timeout=20)
+            time.sleep(0.2)
+            late = pool.submit(session.execute, f"echo $$ > {tmp_path}/pid; sleep 100; true", timeout=1)
+            time.sleep(0.2)
+            last = pool.submit(session.succeed, "sleep 2.5; echo done", timeout=20)
             with pytest.raises(SSHCommandError, match="did not end"):
-                session.execute(f"echo $$ > {tmp_path}/pid; sleep 100; true", timeout=1)
+                late.result()
             assert not alive(int((tmp_path / "pid").read_text()))
-            assert (before.result(), after.result()) == ("done\n", "done\n")
+            assert (first.result(), last.result()) == ("done\n", "done\n")
+
+    def test_a_command_may_clean_up_before_it_ends(self, session, tmp_path):
+        with pytest.raises(SSHCommandError, match="were ended"):
+            session.execute(f"trap 'echo told > {tmp_path}/told; exit' TERM; while true; do sleep 0.1; done", timeout=1)
+
+        assert (tmp_path / "told").read_text() == "told\n"
 
     def test_a_command_that_ignores_being_told_is_killed(self, session, tmp_path):
         with pytest.raises(SSHCommandError, match="Its processes in the guest were ended"):
@@ -239,14 +260,17 @@ class TestLosingTheGuest:
 
     def test_a_guest_that_was_paused_while_nobody_asked_is_as_good_as_before(self, make_sshd):
         server = make_sshd()
-        with SSHSession.connect(server.endpoint, Deadline.after(20), keepalive=0.5) as session:
-            processes = server.sessions()
-            for process in processes:
-                os.kill(process, signal.SIGSTOP)
+
+        def signal_all(number: signal.Signals) -> None:
+            for process in server.sessions():
+                os.kill(process, number)
+
+        with SSHSession.connect(server.endpoint, Deadline.after(20), keepalive=1) as session:
+            signal_all(signal.SIGSTOP)
             time.sleep(1.5)
-            for process in processes:
-                os.kill(process, signal.SIGCONT)
-            assert session.succeed("echo awake") == "awake\n"
+            # The question comes first: what counts is the silence since then.
+            with later(0.6, signal_all, signal.SIGCONT):
+                assert session.succeed("echo awake") == "awake\n"
 
     def test_another_thread_ends_a_command_with_an_error_of_its_own(self, session):
         error = BootError("the kernel panicked")
@@ -344,12 +368,13 @@ class TestLoggingIn:
         with pytest.raises(ConfigError, match=r"host key .* cannot be read"):
             SSHSession.connect(replace(sshd.endpoint, host_key="ssh-ed25519 AAAA"), Deadline.after(5))
 
-    def test_a_broken_handshake_prints_nothing(self, sshd, make_key, capfd):
+    def test_a_broken_handshake_is_not_logged_as_well(self, sshd, make_key, caplog, capfd):
         with pytest.raises(SSHConnectError):
             SSHSession.connect(replace(sshd.endpoint, host_key=make_key().public), Deadline.after(5))
         with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(SSHConnectError):
             SSHSession.connect(replace(sshd.endpoint, port=silent.getsockname()[1]), Deadline.after(0.5))
 
+        assert caplog.records == []
         assert capfd.readouterr() == ("", "")
 
 
@@ -362,6 +387,15 @@ class TestReboot:
                 after = session.wait_for_reboot(before, Deadline.after(30))
             assert after != before
             assert session.boot_id() == after
+
+    def test_a_machine_may_go_down_while_it_is_asked(self, rebootable_sshd):
+        server = rebootable_sshd
+        with SSHSession.connect(server.endpoint, Deadline.after(20)) as session:
+            before = session.boot_id()
+            (server.folder / "boot_id").unlink()
+            os.mkfifo(server.folder / "boot_id")  # so that the answer does not come before the machine goes down
+            with later(1, server.reboot):
+                assert session.wait_for_reboot(before, Deadline.after(30)) != before
 
     def test_a_machine_that_does_not_reboot_is_told(self, sshd, session):
         with pytest.raises(WaitTimeoutError, match="to reboot"):
@@ -413,6 +447,15 @@ class TestFiles:
             session.read_file("/dev/zero", timeout=0.5)
 
         assert session.read_file("/proc/version")
+
+    def test_the_next_file_does_not_wait_for_the_rest_of_one_that_was_given_up(self, session, tmp_path):
+        with (tmp_path / "huge").open("wb") as file:
+            file.truncate(64 << 30)
+        with at_most(5), pytest.raises(SSHCommandError, match="cannot be read within"):
+            session.get(str(tmp_path / "huge"), tmp_path / "copy", timeout=0.5)
+
+        with at_most(2):
+            assert session.read_file("/proc/version")
 
     def test_an_image_whose_sshd_serves_no_files_is_named(self, make_sshd):
         for options in ("", "Subsystem sftp /no/such/program"):
