@@ -6,22 +6,20 @@ Formats: bzImage (Documentation/arch/x86/boot.rst), PE with the sections of a un
 
 from __future__ import annotations
 
-import gzip
-import lzma
 import re
 import struct
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import zstandard
-
+from pytest_bootc.disk.packed import PackedError, unpack
 from pytest_bootc.disk.tree import Tree
 from pytest_bootc.errors import ImageError
 
 _MODULES = "usr/lib/modules"
-_BOOT_MAGIC = 0x202
-_SETUP_SECTORS, _PAYLOAD = 0x1F1, 0x248
+_BOOT_MAGIC, _BOOT_VERSION = 0x202, 0x206
+_SETUP_SECTORS, _PAYLOAD, _SETUP_END = 0x1F1, 0x248, 0x250
+_TELLS_PAYLOAD = 0x208  # the first version of the boot protocol that says where the payload is
+_ELF64, _PROGRAM_HEADER = b"\2", 56
 _PT_NOTE, _PHYS32_ENTRY = 4, 18
 
 
@@ -71,14 +69,31 @@ def _only(paths: list[str]) -> str:
 
 
 def _unified(path: str, tree: Tree) -> Kernel:
-    sections = dict(pe_sections(tree.read(path)))
+    sections: dict[str, bytes] = {}
+    for name, content in pe_sections(tree.read(path)):
+        sections.setdefault(name, content)  # the first are of the main profile
     if ".linux" not in sections:
-        raise ImageError(f"/{path} is no unified kernel image: it has no .linux section")
+        raise ImageError(
+            f"/{path} is no unified kernel image: it has no .linux section",
+            resolution="build it again, for instance with ukify(1)",
+        )
     arguments = sections.get(".cmdline", b"").rstrip(b"\0\n ").decode(errors="replace")
     release = sections.get(".uname", b"").rstrip(b"\0\n ").decode(errors="replace")
-    if not release:
-        release = path.split("/")[-2] if path.startswith(_MODULES) else _only(list(tree.names(_MODULES)) or [""])
-    return _kernel(release, path, sections[".linux"], arguments)
+    return _kernel(release or _release(path, tree), path, sections[".linux"], arguments)
+
+
+def _release(path: str, tree: Tree) -> str:
+    """Of a unified kernel image that does not tell its release: the one that the image has modules for."""
+    if path.startswith(_MODULES):
+        return path.split("/")[-2]
+    folders = [f"{_MODULES}/{name}" for name in tree.names(_MODULES)]
+    if not folders:
+        raise ImageError(
+            f"the image has no modules for the kernel /{path}",
+            details=f"looked for /{_MODULES}/*",
+            resolution="install the kernel's modules in the image: a machine needs some of them to find its root",
+        )
+    return _only(folders).rpartition("/")[2]
 
 
 def _kernel(release: str, path: str, image: bytes, arguments: str = "") -> Kernel:
@@ -92,45 +107,41 @@ def _kernel(release: str, path: str, image: bytes, arguments: str = "") -> Kerne
 
 
 def pe_sections(content: bytes) -> Iterator[tuple[str, bytes]]:
-    """Name and content of each section of a PE file; none where it is no PE file."""
+    """Name and content of each section of a PE file; none where it is no PE file, or not a whole one."""
     if content[:2] != b"MZ" or len(content) < 0x40:
         return
     (start,) = struct.unpack_from("<I", content, 0x3C)
-    if content[start : start + 4] != b"PE\0\0":
+    if content[start : start + 4] != b"PE\0\0" or len(content) < start + 24:
         return
     count, optional = struct.unpack_from("<H12xH", content, start + 6)
-    for number in range(count):
-        name, size, _, raw_size, offset = struct.unpack_from("<8sIIII", content, start + 24 + optional + 40 * number)
+    table = start + 24 + optional
+    for at in range(table, min(table + 40 * count, len(content) - 39), 40):
+        name, size, _, raw_size, offset = struct.unpack_from("<8sIIII", content, at)
         yield name.rstrip(b"\0").decode(errors="replace"), content[offset : offset + min(size, raw_size)]
 
 
 def uncompressed(image: bytes) -> bytes | None:
-    """The ELF file inside a bzImage; ``None`` where it is packed in a way that is not read here (lz4, lzo)."""
+    """The ELF file inside a bzImage; ``None`` where it is packed in a way that is not read here (lz4, lzo, bzip2)."""
+    if len(image) < _SETUP_END or struct.unpack_from("<H", image, _BOOT_VERSION)[0] < _TELLS_PAYLOAD:
+        return None
     start = ((image[_SETUP_SECTORS] or 4) + 1) * 512
     offset, length = struct.unpack_from("<II", image, _PAYLOAD)
-    payload = image[start + offset : start + offset + length]
     try:
-        elf = _unpack(payload)
-    except (OSError, EOFError, lzma.LZMAError, zlib.error, zstandard.ZstdError):
+        # All but gzip have four bytes of the unpacked size behind the stream; behind the ELF file come relocations.
+        elf = unpack(image[start + offset : start + offset + length])
+    except PackedError:
         return None
     return elf if elf[:4] == b"\x7fELF" else None
 
 
-def _unpack(payload: bytes) -> bytes:
-    # The payload ends with four bytes of its unpacked size, which only some of the formats tolerate.
-    if payload[:4] == b"\x28\xb5\x2f\xfd":
-        return zstandard.ZstdDecompressor().decompressobj().decompress(payload)
-    if payload[:2] == b"\x1f\x8b":
-        return gzip.decompress(payload[:-4])
-    return lzma.LZMADecompressor().decompress(payload)
-
-
 def has_pvh_entry(elf: bytes) -> bool:
     """Whether a 64-bit ELF file has the note by which QEMU boots it directly."""
+    if elf[4:5] != _ELF64 or len(elf) < 64:
+        return False
     (table,) = struct.unpack_from("<Q", elf, 32)
     size, count = struct.unpack_from("<HH", elf, 54)
-    for number in range(count):
-        kind, offset, length = struct.unpack_from("<I4xQ16xQ", elf, table + number * size)
+    for at in range(table, min(table + size * count, len(elf) - _PROGRAM_HEADER + 1), size or 1):
+        kind, offset, length = struct.unpack_from("<I4xQ16xQ", elf, at)
         if kind == _PT_NOTE and _PHYS32_ENTRY in _note_types(elf[offset : offset + length], b"Xen\0"):
             return True
     return False
@@ -165,5 +176,5 @@ def isa_level(tree: Tree) -> str:
         if tree.is_file(path):
             content = tree.read(path)
             at = content.find(_ISA_NEEDED)
-            needed |= struct.unpack_from("<I", content, at + 8)[0] if at >= 0 else 0
+            needed |= struct.unpack_from("<I", content, at + 8)[0] if 0 <= at <= len(content) - 12 else 0
     return next((level for bit, level in _LEVELS if needed & bit), "x86-64-v1")

@@ -5,15 +5,14 @@ Read from the files that depmod(8) writes: modules.builtin, modules.dep, modules
 
 from __future__ import annotations
 
-import gzip
-import lzma
 from collections.abc import Iterable
 from pathlib import PurePosixPath
 
-import zstandard
-
+from pytest_bootc.disk.packed import PackedError, unpack
 from pytest_bootc.disk.tree import Tree
 from pytest_bootc.errors import ImageError
+
+_ELF = b"\x7fELF"
 
 
 class KernelModules:
@@ -37,19 +36,19 @@ class KernelModules:
         return name in self._builtin or name in self._files
 
     def load_order(self, names: Iterable[str]) -> list[str]:
-        """The modules to load for these, what each needs before it; those built in are left out.
+        """The modules to load for these, each after what it needs; those built in are left out.
 
         :raises ImageError: the kernel has one of the names neither built in nor as a module.
         """
-        order: list[str] = []
+        order: dict[str, None] = {}
         for name in names:
             if not self.has(name):
                 raise ImageError(
                     f"the kernel {self.release} of the image has no {name}, neither built in nor as a module",
                     resolution="a machine of this kind needs it: add the module to the image",
                 )
-            self._visit(name, order)
-        return order
+            self._visit(name, order, set())
+        return list(order)
 
     def read(self, name: str) -> bytes:
         """The module as the kernel loads it: decompressed, with its signature.
@@ -58,32 +57,46 @@ class KernelModules:
         """
         path = f"{self._folder}/{self._files[name]}"
         content = self._tree.read(path)
+        if content.startswith(_ELF):
+            return content
         try:
-            return _decompressed(path, content)
-        except (OSError, EOFError, lzma.LZMAError, zstandard.ZstdError) as error:
+            module = unpack(content)
+        except PackedError as error:
             raise ImageError(f"the kernel module /{path} of the image is broken: {error}") from error
+        if not module.startswith(_ELF):
+            raise ImageError(f"the kernel module /{path} of the image is broken: it is no ELF file")
+        return module
 
-    def _visit(self, name: str, order: list[str]) -> None:
-        if name in order or name in self._builtin or name not in self._files:
+    def _visit(self, name: str, order: dict[str, None], begun: set[str]) -> None:
+        if name in begun or name in order or name in self._builtin or name not in self._files:
             return
+        begun.add(name)  # soft dependencies may go in circles
         for need in [*self._before.get(name, ()), *reversed(self._needs[name])]:
-            self._visit(need, order)
-        order.append(name)
+            self._visit(need, order, begun)
+        order[name] = None
 
     def _soft_dependencies(self) -> dict[str, list[str]]:
-        """What ``softdep NAME pre: ...`` asks for; the names may be aliases (ext4 asks for crypto-crc32c)."""
-        aliases: dict[str, str] = {}
+        """What ``softdep NAME pre: ...`` asks for, in any number of lines.
+
+        A word that is no module's name is an alias, mostly of several modules (ext4 of Linux 6.1 asks for crc32c):
+        all of them are loaded, as modprobe(8) does, since those that the processor has no instructions for refuse.
+        """
+        aliases: dict[str, list[str]] = {}
         for line in self._lines("modules.alias"):
             words = line.split()
             if len(words) == 3 and words[0] == "alias":
-                aliases.setdefault(words[1], _name(words[2]))
+                aliases.setdefault(_underscored(words[1]), []).append(_underscored(words[2]))
         before: dict[str, list[str]] = {}
         for line in self._lines("modules.softdep"):
-            words = line.split()
-            if len(words) < 3 or words[0] != "softdep" or words[2] != "pre:":
+            keyword, name, *words = [*line.split(), "", ""]
+            if keyword != "softdep":
                 continue
-            wanted = words[3 : words.index("post:")] if "post:" in words else words[3:]
-            before[_name(words[1])] = [aliases.get(word, _name(word)) for word in wanted]
+            known, section = before.setdefault(_underscored(name), []), ""
+            for word in map(_underscored, words):
+                if word in ("pre:", "post:"):
+                    section = word
+                elif section == "pre:":
+                    known += [word] if self.has(word) else aliases.get(word, ())
         return before
 
     def _lines(self, name: str) -> list[str]:
@@ -92,14 +105,9 @@ class KernelModules:
 
 
 def _name(path: str) -> str:
-    return PurePosixPath(path.strip()).name.partition(".ko")[0].replace("-", "_")
+    return _underscored(PurePosixPath(path.strip()).name.partition(".ko")[0])
 
 
-def _decompressed(path: str, content: bytes) -> bytes:
-    if path.endswith(".xz"):
-        return lzma.decompress(content)
-    if path.endswith(".zst"):
-        return zstandard.ZstdDecompressor().decompressobj().decompress(content)
-    if path.endswith(".gz"):
-        return gzip.decompress(content)
-    return content
+def _underscored(name: str) -> str:
+    """Modules are named either way; the kernel itself has underscores."""
+    return name.replace("-", "_")
