@@ -41,7 +41,7 @@ def test_programs_have_their_rights(guest: Guest, program: str, capability: str 
     capabilities = guest.capabilities(path)
     in_effect = capabilities.permitted if capabilities.effective else ()
     assert capability in in_effect, (
-        f"{path} has neither the setuid bit (its mode is {mode_text}) nor {capability} (its capabilities: {capabilities})"
+        f"{path} has neither the setuid bit (its mode is {mode_text}) nor {capability} (it has {capabilities})"
     )
 
 
