@@ -7,11 +7,13 @@ import re
 import signal
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from pytest_bootc.deadline import Deadline
+from pytest_bootc.disk import erofs
 from pytest_bootc.disk.cache import Cache, default_home
 from pytest_bootc.disk.live import Workshop, build_live_disk, file_hashes
 from pytest_bootc.disk.tar import EntryKind, scan
@@ -31,13 +33,17 @@ pytestmark = [pytest.mark.integration, pytest.mark.qemu]
 _BOOT_SECONDS = 60.0
 
 
-@pytest.fixture(scope="module")
-def disk(image_layout: dict[str, Path]) -> LiveDisk:
-    reference = ImageReference.parse(f"oci:{image_layout['server']}:latest")
+def live_disk(layout: Path) -> LiveDisk:
+    reference = ImageReference.parse(f"oci:{layout}:latest")
     source = source_for(reference)
     deadline = Deadline.after(300)
     workshop = Workshop(Cache(default_home()), deadline, Silent(), 40)
     return build_live_disk(source.resolve(reference, deadline), source, workshop)
+
+
+@pytest.fixture(scope="module")
+def disk(image_layout: dict[str, Path]) -> LiveDisk:
+    return live_disk(image_layout["server"])
 
 
 @pytest.fixture(scope="module")
@@ -51,8 +57,15 @@ def machine(disk: LiveDisk) -> Iterator[QemuMachine]:
 
 @pytest.fixture(scope="module")
 def ssh(machine: QemuMachine) -> Iterator[SSHSession]:
-    limit = Deadline.after(_BOOT_SECONDS * machine.facts.time_factor)
-    with SSHSession.connect(machine.ssh_endpoint(limit), limit) as session:
+    with logged_in(machine) as session:
+        yield session
+
+
+@contextmanager
+def logged_in(machine: QemuMachine) -> Iterator[SSHSession]:
+    slow = machine.facts.time_factor
+    limit = Deadline.after(_BOOT_SECONDS * slow)
+    with SSHSession.connect(machine.ssh_endpoint(limit), limit, keepalive=15 * slow) as session:
         yield session
 
 
@@ -194,3 +207,29 @@ def test_powering_off_ends_every_process(machine: QemuMachine, ssh: SSHSession) 
     assert [pid for pid in pids if Path(f"/proc/{pid}").exists()] == []
     console = re.sub(r"\x1b\[[0-9;]*m", "", machine.console_log().read_text(errors="replace"))
     assert "Power down" in console or "reboot: Power" in console
+
+
+def test_another_qemu_boots_the_fallback_root(
+    image_layout: dict[str, Path], sshd: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One boot for three things: QEMU 10, a host without mkfs.erofs, and a network that reaches the host."""
+    monkeypatch.setattr(erofs, "tool_version", lambda deadline: None)
+    disk = live_disk(image_layout["server"])
+    assert disk.root_type == "ext4"
+    other = default_home() / "tools" / "qemu-10" / "qemu-system-x86_64"
+    spec = MachineSpec(memory_mib=1536, network=Network.USER, qemu=str(other))
+    with QemuBackend(RunConfig(), default_home()).provision(spec, disk) as machine:
+        machine.start(Deadline.after(_BOOT_SECONDS))
+        assert machine.facts.emulator.startswith("QEMU 10.")
+        assert any("the host has no mkfs.erofs" in note for note in machine.facts.notes)
+        assert isinstance(machine, QemuMachine)
+        with logged_in(machine) as session:
+            mounts = {mount.target: mount for mount in Guest(session).mounts()}
+            assert (mounts["/"].type, "ro" in mounts["/"].options) == ("ext4", True)
+            hashes = dict(list(file_hashes(disk).items())[:100])
+            assert Guest(session).hash_files(list(hashes)) == hashes
+            port = sshd.port  # type: ignore[attr-defined]
+            banner = session.succeed(
+                ["timeout", "20", "bash", "-c", f"head -c 4 </dev/tcp/10.0.2.2/{port}"], timeout=60
+            )
+            assert banner == "SSH-"
