@@ -1,0 +1,221 @@
+#!/usr/bin/env python3
+"""Write docs/reference.md from the table of options and the docstrings: `.venv/bin/python docs/generate.py`.
+
+tests/test_docs.py fails where the committed page is another one than this makes.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from pytest_bootc import errors, options
+from pytest_bootc.verdict import ExitStatus, State
+
+DOCS = Path(__file__).parent
+PACKAGE = DOCS.parent / "pytest_bootc"
+PAGE = DOCS / "reference.md"
+
+Function = ast.FunctionDef
+
+#: What a test author meets, by module: classes with methods first, then values.
+CLASSES = {
+    "shell": ("ShellVerbs", "CommandResult"),
+    "ssh/session": ("SSHSession",),
+    "guest": ("Guest",),
+    "machine/pool": ("VM",),
+    "evidence": ("EvidenceRecord",),
+    "deadline": ("Deadline",),
+}
+VALUES = {
+    "units": ("Unit", "Job"),
+    "journal": ("JournalEntry", "Coredump"),
+    "system": ("GuestFacts", "Mount", "Package"),
+    "capabilities": ("FileCapabilities",),
+    "deployment": ("Deployment", "DeploymentEntry"),
+    "model": ("MachineSpec", "MachineFacts", "ResolvedImage", "LiveDisk", "DiskFile"),
+}
+#: Public within the package, and nothing for a test.
+INNER = {
+    "VM": {"use", "release", "after_each_boot", "running", "machine", "keepalive", "login_deadline"},
+    "SSHSession": {"connect", "close", "interrupt", "reconnect"},
+    "EvidenceRecord": {"begin", "collect", "keep"},
+    "FileCapabilities": {"from_xattr", "from_text"},
+}
+INTRODUCTION = """\
+# Reference
+
+<!-- Written by docs/generate.py from the code: change that, and run it again. -->
+
+Seconds are floats, sizes are in the units that the text names. `Command` is a line of shell (`str`), or the words of
+one command (a sequence of `str`), which are then quoted. `Deadline` is a point in time, see [below](#deadline).
+"""
+STATUSES = {
+    ExitStatus.GOOD: "the image is good: every subject was judged by at least one test, and nothing is red",
+    ExitStatus.BAD_IMAGE: "the image failed, or something passed only when it was tried again (flaky)",
+    ExitStatus.INTERRUPTED: "the run was interrupted, or a test file could not be collected (pytest's own)",
+    ExitStatus.INTERNAL_ERROR: "pytest or a plugin broke (pytest's own)",
+    ExitStatus.USAGE: "the run was asked for something that it cannot do: options, references, missing programs",
+    ExitStatus.NOTHING_RAN: "a subject was judged by no test: none was collected, or all were skipped",
+    ExitStatus.LAB_TROUBLE: "only the laboratory failed; nothing is known about the image. Only this is worth a retry",
+}
+STATES = {
+    State.PASS: "the test passed",
+    State.SKIP: "the test did not judge: an unmet need, or a skip of its own",
+    State.FAIL: "the image did not do what was expected",
+    State.FLAKY: "the test passed only when it was tried again; as red as a failure",
+    State.INFRA: "the laboratory failed; pytest and Allure show an error (broken), the terminal INFRA",
+    State.USAGE: "the run was asked for something impossible",
+}
+
+
+def reference() -> str:
+    """The whole page."""
+    parts = [INTRODUCTION, _options(), _verdicts(), _fixtures(), _marker(), _errors()]
+    parts += [_heading("The machine and its guest"), *_classes(CLASSES)]
+    parts += [_heading("Values"), *_classes(VALUES)]
+    return "\n".join(parts)
+
+
+def _heading(title: str) -> str:
+    return f"## {title}\n"
+
+
+def _options() -> str:
+    rows = [
+        (
+            f"`{option.flag} {option.metavar}`",
+            f"{_cell(option.help)}{'.' if not option.help.endswith('.') else ''}",
+            f"`{option.dest}`",
+            f"`{option.variable}`",
+        )
+        for option in options.OPTIONS
+    ]
+    text = (
+        "The command line wins over the environment, the environment over the ini file. What may be repeated is a list "
+        "in the ini file, and words between spaces or commas in the variable.\n"
+    )
+    return f"{_heading('Options')}\n{text}\n{_table(('option', 'meaning', 'ini key', 'variable'), rows)}"
+
+
+def _verdicts() -> str:
+    statuses = [(str(int(status)), STATUSES[status]) for status in ExitStatus]
+    states = [(f"`{state.value}`", STATES[state]) for state in STATES]
+    assert set(STATES) == set(State)
+    return "\n".join(
+        (
+            _heading("Verdicts and exit statuses"),
+            _table(("exit status", "meaning"), statuses),
+            "These are for runs that judge something; all others end as pytest does. A test has one of these states, "
+            "which the reports carry as the property `state`:\n",
+            _table(("state", "meaning"), states),
+        )
+    )
+
+
+def _fixtures() -> str:
+    rows = []
+    for node in _module("fixtures").body:
+        if isinstance(node, Function) and node.decorator_list:
+            scope = re.search(r"scope='(\w+)'", ast.unparse(node.decorator_list[0]))
+            assert node.returns is not None
+            value = re.sub(r"^Iterator\[(.*)\]$", r"\1", ast.unparse(node.returns))
+            rows.append((f"`{node.name}`", f"`{value}`".replace("|", r"\|"), scope[1] if scope else "function",
+                         _cell(_markdown(_doc(node)))))  # fmt: skip
+    text = "Each can be overridden in a conftest.\n"
+    return f"{_heading('Fixtures')}\n{text}\n{_table(('fixture', 'value', 'scope', 'what it is'), rows)}"
+
+
+def _marker() -> str:
+    signature, _, text = options.NEEDS_MARKER.partition(": ")
+    return f"{_heading('The marker needs')}\n`@pytest.mark.{signature}`: {text}.\n"
+
+
+def _errors() -> str:
+    drawing = re.search(r"::\n\n((?: {4}.*\n)+)", errors.__doc__ or "")
+    assert drawing is not None
+    rest = (errors.__doc__ or "")[drawing.end() :]
+    tree = re.sub(r"(?m)^ {4}", "", drawing[1])
+    return f"{_heading('Errors')}\n```text\n{tree}```\n\n{_markdown(rest)}\n"
+
+
+def _classes(table: dict[str, tuple[str, ...]]) -> Iterator[str]:
+    for module, names in table.items():
+        nodes = {node.name: node for node in _module(module).body if isinstance(node, ast.ClassDef)}
+        for name in names:
+            yield _class(nodes[name], module)
+
+
+def _class(node: ast.ClassDef, module: str) -> str:
+    path = f"pytest_bootc.{module.replace('/', '.')}"
+    fields = [part for part in node.body if isinstance(part, ast.AnnAssign)]
+    lines = [f"### {node.name}\n", f"`from {path} import {node.name}`\n", f"{_markdown(_doc(node))}\n"]
+    bases = [ast.unparse(base) for base in node.bases if ast.unparse(base) not in ("ABC", "Protocol")]
+    if bases:
+        lines.append(f"It has what `{'`, `'.join(bases)}` has, and:\n")
+    if fields:
+        told = "\n".join(f"{_field(part)}" for part in fields)
+        lines.append(f"```python\n{told}\n```\n")
+    for method in node.body:
+        if isinstance(method, Function) and not method.name.startswith("_"):
+            if method.name in INNER.get(node.name, ()):
+                continue
+            lines.append(_method(method))
+    return "\n".join(lines)
+
+
+def _field(node: ast.AnnAssign) -> str:
+    default = "" if node.value is None else ast.unparse(node.value)
+    found = re.search(r"default=([^,)]+)|default_factory=(\w+)", default)
+    if default.startswith("field("):
+        default = "" if found is None else found[1] or f"{found[2]}()"
+    return f"{ast.unparse(node.target)}: {ast.unparse(node.annotation)}{default and f' = {default}'}"
+
+
+def _method(node: Function) -> str:
+    decorators = {ast.unparse(decorator) for decorator in node.decorator_list}
+    result = f" -> {ast.unparse(node.returns)}" if node.returns else ""
+    if decorators & {"property", "cached_property"}:
+        signature = f"{node.name}{result.replace(' ->', ':')}"
+    else:
+        arguments = re.sub(r"^(self|cls)(, )?", "", ast.unparse(node.args))
+        arguments = re.sub(r"(: [^,=]+)=", r"\1 = ", arguments)
+        signature = f"{node.name}({arguments}){result}"
+    return f"#### `{signature}`\n\n{_markdown(_doc(node))}\n"
+
+
+def _module(name: str) -> ast.Module:
+    return ast.parse((PACKAGE / f"{name}.py").read_text())
+
+
+def _doc(node: ast.ClassDef | Function) -> str:
+    text = ast.get_docstring(node)
+    assert text, f"{node.name} has no docstring"
+    return text
+
+
+def _markdown(text: str) -> str:
+    """What docstrings have of reStructuredText, as Markdown."""
+    replaced: Sequence[tuple[str, str | Callable[[re.Match[str]], str]]] = (
+        (r":(?:class|meth|attr|data|func|mod):`~?([^`]+)`", lambda m: f"`{m[1].removeprefix('pytest_bootc.')}`"),
+        (r"``([^`]+)``", r"`\1`"),
+        (r"(?m)^:raises ([\w.]+): ", r"- Raises `\1`: "),
+    )
+    for pattern, replacement in replaced:
+        text = re.sub(pattern, replacement, text)
+    return text.strip()
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", r"\|")
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+if __name__ == "__main__":
+    PAGE.write_text(reference())
