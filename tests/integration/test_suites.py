@@ -40,11 +40,11 @@ program() {  # a program that the shell finds before the image's own; the lines 
     { echo '#!/bin/sh'; cat; } >"/usr/local/sbin/$1"
     chmod 755 "/usr/local/sbin/$1"
 }
-unit() { cat >"/etc/systemd/system/$1"; systemctl daemon-reload; }
+unit() { cat >"/etc/systemd/system/$1"; }
 remove() {  # a unit, and perhaps a program
-    systemctl disable --now "$1"
-    rm -f "/etc/systemd/system/$1" "/usr/local/sbin/$2"
-    systemctl daemon-reload
+    systemctl stop "$1"
+    rm "/etc/systemd/system/$1"
+    [ -z "$2" ] || rm "/usr/local/sbin/$2"
 }
 copy() { cp -p "$1" /run/copy; mount --bind /run/copy "$1"; }  # a copy to change, in the place of a file
 console() { printf '\\r\\n%s\\r\\n' "$1" >/dev/ttyS0; }
@@ -57,8 +57,8 @@ class Break:
     """A way to break the guest, as breaks.toml explains."""
 
     test: str
-    do: str = "true"
-    undo: str = "true"
+    do: str = ""
+    undo: str = ""
     says: str = ""
     outcome: str = "failed"
     constants: Mapping[str, float] = field(default_factory=dict)
@@ -135,6 +135,8 @@ def message(report: pytest.TestReport) -> str:
 
 def control(vm: VM, command: str) -> str:
     """Run commands in the guest, in spite of whatever is broken there; what went wrong with them, if anything."""
+    if not command:
+        return ""
     status, output = vm.control(FUNCTIONS + command, Deadline.after(SECONDS))
     return f"`{command}` gave exit status {status}:\n{output}" if status else ""
 
@@ -160,8 +162,8 @@ def outcomes(
     request: pytest.FixtureRequest, image_layout: Mapping[str, Path], tmp_path_factory: pytest.TempPathFactory
 ) -> Outcomes:
     """What became of the checks, for the breaks that this session has selected: one machine for all its workers."""
-    selected = [item.callspec.params["case"] for item in request.session.items
-                if item.path == request.path and "case" in getattr(item, "fixturenames", ())]  # fmt: skip
+    cases = [item.callspec.params["case"] for item in request.session.items if item.path == request.path]
+    selected = {BREAKS[case].test for case in cases}
     folder = tmp_path_factory.getbasetemp()
     if hasattr(request.config, "workerinput"):
         folder = folder.parent
@@ -169,7 +171,7 @@ def outcomes(
         fcntl.flock(lock, fcntl.LOCK_EX)
         kept = folder / "suites.json"
         if not kept.exists():
-            breaks = {name: each for name, each in BREAKS.items() if name in selected}
+            breaks = {name: each for name, each in BREAKS.items() if each.test in selected}
             kept.write_text(json.dumps(judge(image_layout["server"], breaks, tmp_path_factory.mktemp("suites"))))
     told: Outcomes = json.loads(kept.read_text())
     return told
