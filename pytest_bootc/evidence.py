@@ -24,6 +24,7 @@ GuestShell = Callable[[str, Deadline], tuple[int, str]]
 
 _SOURCE_SECONDS = 5.0
 _CONSOLE_LIMIT = 1 << 20
+_BEGAN = b"\n[the test began here]\n"
 _JOURNAL_LINES = 3000
 _LINES_BEFORE = 50
 _CLOCK_MARGIN = 0.1
@@ -64,13 +65,13 @@ class EvidenceRecord:
         self._pieces[Path(name).name] = content.encode() if isinstance(content, str) else content
 
     def collect(self, vm: VM | None, shell: GuestShell | None) -> None:
-        """Take what the machine has said since the test began: its console, and its journal through ``shell``."""
+        """Take what the machine has said: its console, and its journal since the test began through ``shell``."""
         if vm is None:
             return
         if vm.failure is not None:
             self.attach("console.log", vm.failure.console)
         elif vm.running is not None:
-            self._take("console.log", lambda: self._console_since(vm))
+            self._take("console.log", lambda: self._marked_console(vm))
             if shell is not None:
                 self._take("journal.txt", lambda: self._journal_since(shell))
 
@@ -92,11 +93,16 @@ class EvidenceRecord:
         if content:
             self.attach(name, content)
 
-    def _console_since(self, vm: VM) -> bytes | None:
+    def _marked_console(self, vm: VM) -> bytes | None:
+        """All of it, for a boot may tell what a test shows only later; with a line where the test began."""
         console = _console(vm)
         if console is None:
             return None
-        return console.read_bytes()[self._console_size if vm.name == self._machine else 0 :][-_CONSOLE_LIMIT:]
+        text = console.read_bytes()
+        size = self._console_size if vm.name == self._machine else 0
+        if 0 < size <= len(text):
+            text = text[:size].rstrip() + _BEGAN + text[size:]
+        return text[-_CONSOLE_LIMIT:]
 
     def _journal_since(self, shell: GuestShell) -> bytes:
         before = time.monotonic() - self._started

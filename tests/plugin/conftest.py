@@ -34,6 +34,9 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, pytester: pytest.Pytester
     """Nothing of the user's own settings, no shuffling; the folder of the test is the current one."""
     for name in [name for name in os.environ if name.startswith(("BOOTC_", "XDG_CACHE"))]:
         monkeypatch.delenv(name)
+    # With them pytest shortens no line of its summary.
+    for name in ("CI", "BUILD_NUMBER"):
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("PYTEST_ADDOPTS", "-pno:randomly")
 
 

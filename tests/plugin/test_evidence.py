@@ -29,7 +29,7 @@ def kept(pytester: pytest.Pytester, folder: str = "test-results") -> dict[str, s
     }
 
 
-def test_console_and_journal_since_the_test_began(judge: Judge, pytester: pytest.Pytester, script: Script) -> None:
+def test_the_console_and_the_journal_since_the_test_began(judge: Judge, pytester: pytest.Pytester, script: Script) -> None:
     script('console = "booting\\n"\n' + JOURNAL)
     pytester.makepyfile(
         test_a="""
@@ -43,7 +43,7 @@ def test_console_and_journal_since_the_test_began(judge: Judge, pytester: pytest
     )
     judge("--evidence-dir=kept/here").stdout.fnmatch_lines(["evidence: *kept/here"])
     assert kept(pytester, "kept/here") == {
-        "test_a.py-test_bad-server-v1/console.log": "oops\n",
+        "test_a.py-test_bad-server-v1/console.log": "booting\n[the test began here]\noops\n",
         "test_a.py-test_bad-server-v1/journal.txt": "[1000000.400000] vm sshd[1]: just now\n  and more of it\n",
     }
 
