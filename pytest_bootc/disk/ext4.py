@@ -7,6 +7,7 @@ and extended attributes are those of the layers.
 from __future__ import annotations
 
 import itertools
+import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from pathlib import Path
 from pytest_bootc.command import CommandError, find_program, run
 from pytest_bootc.deadline import Deadline
 from pytest_bootc.disk.tar import EntryKind, TarEntry
-from pytest_bootc.disk.tree import Node, Tree
+from pytest_bootc.disk.tree import Node, Tree, implied_folder
 from pytest_bootc.errors import DiskError
 
 _INSTALL = "install e2fsprogs"
@@ -27,6 +28,13 @@ _TYPE_BITS = {
     EntryKind.FIFO: 0o010000,
 }
 _NODE_LETTERS = {EntryKind.CHAR: "c", EntryKind.BLOCK: "b", EntryKind.FIFO: "p"}
+_ZEROS = bytes(1 << 20)
+# debugfs takes the content of a file from a file: how many bytes of these are on the host's disk at once.
+_BATCH = 256 << 20
+_LARGEST_DEVICE = 65535  # that debugfs makes
+# One block holds what does not fit into the inode; each attribute has 16 bytes of header, and is aligned twice.
+_ATTRIBUTE_ROOM, _ATTRIBUTE_HEADER = 4096 - 36, 16 + 6
+_FIRST_SECOND, _LAST_SECOND = -(1 << 31), (1 << 34) - (1 << 31) - 1  # ext4 keeps 34 bits
 
 
 @dataclass(frozen=True)
@@ -41,6 +49,8 @@ class Ext4:
 def make_ext4(tree: Tree, folder: str, image: Path, shape: Ext4, deadline: Deadline) -> list[str]:
     """Make a file system with what the tree has below ``folder``; return what was left out, one line each.
 
+    It has a folder ``lost+found`` besides, and of times no fractions of a second.
+
     :raises ConfigError: e2fsprogs is not installed.
     :raises DiskError: one of its programs failed.
     """
@@ -48,31 +58,39 @@ def make_ext4(tree: Tree, folder: str, image: Path, shape: Ext4, deadline: Deadl
     scratch.mkdir()
     try:
         _format(image, shape, deadline)
-        losses: list[str] = []
-        commands = list(_Script(tree, scratch, losses).commands(folder))
-        if commands:
-            _debugfs(image, commands, deadline)
+        script = _Script(tree, scratch)
+        batch: list[str] = []
+        for command in script.commands(folder):
+            batch.append(command)
+            if script.held >= _BATCH:
+                _debugfs(image, scratch, batch, deadline)
+                batch.clear()
+                script.let_go()
+        if batch:
+            _debugfs(image, scratch, batch, deadline)
     finally:
         shutil.rmtree(scratch)
-    return losses
+    return script.losses
 
 
 def _format(image: Path, shape: Ext4, deadline: Deadline) -> None:
     mke2fs = find_program("mke2fs", resolution=_INSTALL)
     # Inode tables that are left for later take no space; who mounts it has to say noinit_itable, or a thread of the
-    # kernel would write them all while the guest boots.
+    # kernel would write them all while the guest boots. Blocks and inodes as of a large file system, whatever the
+    # size: small inodes have no room for times after 2038.
     extended = "lazy_itable_init=1,lazy_journal_init=1,nodiscard,root_owner=0:0"
     ratio = str(shape.inode_ratio_kib * 1024)
-    options = ["-t", "ext4", "-m", "0", "-i", ratio, "-J", "size=64", "-L", shape.label, "-E", extended]
+    options = ["-t", "ext4", "-m", "0", "-b", "4096", "-I", "256", "-i", ratio, "-J", "size=64"]
+    options += ["-L", shape.label, "-E", extended]
     try:
         run([mke2fs, "-q", "-F", *options, image, f"{shape.mib}M"], deadline=deadline)
     except CommandError as error:
         raise DiskError(f"could not make the file system {shape.label}", details=str(error)) from error
 
 
-def _debugfs(image: Path, commands: list[str], deadline: Deadline) -> None:
-    script = image.with_name(f"{image.name}.content") / "commands"
-    script.write_text("\n".join(commands) + "\n")
+def _debugfs(image: Path, scratch: Path, commands: list[str], deadline: Deadline) -> None:
+    script = scratch / "commands"
+    script.write_bytes(b"".join(os.fsencode(f"{command}\n") for command in commands))
     try:
         done = run([find_program("debugfs", resolution=_INSTALL), "-w", "-f", script, image], deadline=deadline)
     except CommandError as error:
@@ -84,15 +102,25 @@ def _debugfs(image: Path, commands: list[str], deadline: Deadline) -> None:
 
 
 class _Script:
-    """The commands that give an empty file system the content of a folder of the tree."""
+    """The commands that give an empty file system the content of a folder of the tree.
 
-    def __init__(self, tree: Tree, scratch: Path, losses: list[str]) -> None:
+    ``held`` is the size in bytes of the files that commands given out so far refer to.
+    """
+
+    def __init__(self, tree: Tree, scratch: Path) -> None:
+        self.held = 0
+        self.losses: list[str] = []
         self._tree = tree
         self._scratch = scratch
-        self._losses = losses
         self._first_name: dict[int, str] = {}
         self._links: dict[int, int] = {}
         self._numbers = itertools.count()
+
+    def let_go(self) -> None:
+        """Remove these files: the commands have been carried out."""
+        for file in self._scratch.iterdir():
+            file.unlink()
+        self.held = 0
 
     def commands(self, folder: str) -> Iterator[str]:
         """The commands, in an order that works."""
@@ -100,15 +128,19 @@ class _Script:
         if real is None:
             return
         # A folder's time changes with each entry made in it: attributes come last.
-        attributes: list[str] = []
+        made: list[tuple[str, TarEntry]] = []
+        if real not in self._tree.nodes:
+            made.append(("/", implied_folder("")))
         for path, node in self._tree.below(real):
             inside = "/" + path[len(real) :].lstrip("/")
-            if any(ord(letter) < 32 or letter == "\x7f" for letter in inside + node.entry.target):
-                self._losses.append(f"{path!r} is left out: its name has a control character")
-                continue
-            yield from self._make(inside, node)
-            attributes += self._attributes(inside, node.entry)
-        yield from attributes
+            obstacle = _obstacle(inside, node.entry)
+            if obstacle:
+                self.losses.append(f"{path!r} is left out: {obstacle}")
+            else:
+                yield from self._make(inside, node)
+                made.append((inside, node.entry))
+        for inside, entry in made:
+            yield from self._attributes(inside, entry)
         for identity, count in self._links.items():
             if count > 1:
                 yield f"sif {_quoted(self._first_name[identity])} links_count {count}"
@@ -142,26 +174,51 @@ class _Script:
         path = _quoted(inside)
         yield f"sif {path} uid {entry.uid}"
         yield f"sif {path} gid {entry.gid}"
-        yield f"sif {path} mtime @{int(entry.mtime)}"
+        yield f"sif {path} mtime @{min(max(int(entry.mtime), _FIRST_SECOND), _LAST_SECOND)}"
         if entry.kind in _TYPE_BITS:
             yield f"sif {path} mode 0{_TYPE_BITS[entry.kind] | entry.mode:o}"
+        room = _ATTRIBUTE_ROOM
         for name, value in sorted(entry.xattrs.items()):
+            size = len(os.fsencode(name)) + len(value) + _ATTRIBUTE_HEADER
+            if not _is_plain(name) or size > room:
+                self.losses.append(f"{inside!r} loses its extended attribute {name!r}")
+                continue
+            room -= size
             file = self._scratch / f"xattr-{next(self._numbers)}"
             file.write_bytes(value)
-            yield f"ea_set -f {_quoted(str(file))} {path} {name}"
+            self.held += len(value)
+            yield f"ea_set -f {_quoted(str(file))} {path} {_quoted(name)}"
 
     def _content(self, node: Node) -> Path:
-        file = self._scratch / f"file-{node.layer}-{node.entry.offset}"
+        file = self._scratch / f"file-{next(self._numbers)}"
         with self._tree.layers[node.layer].open("rb") as tar, file.open("wb") as out:
             tar.seek(node.entry.offset)
             left = node.entry.size
             while left:
-                chunk = tar.read(min(left, 1 << 20))
+                chunk = tar.read(min(left, len(_ZEROS)))
                 if not chunk:
                     raise DiskError(f"{self._tree.layers[node.layer]} is shorter than its own index says")
-                out.write(chunk)
+                if chunk == _ZEROS:
+                    out.seek(len(chunk), os.SEEK_CUR)
+                else:
+                    out.write(chunk)
                 left -= len(chunk)
+            out.truncate(node.entry.size)
+        self.held += node.entry.size
         return file
+
+
+def _obstacle(inside: str, entry: TarEntry) -> str:
+    """Why debugfs cannot make this; nothing where it can."""
+    if not _is_plain(inside + entry.target):
+        return "its name or target has a control character"
+    if max(entry.device) > _LARGEST_DEVICE:
+        return "its device number is too large"
+    return ""
+
+
+def _is_plain(text: str) -> bool:
+    return not any(letter < " " for letter in text)
 
 
 def _quoted(text: str) -> str:

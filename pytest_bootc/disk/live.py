@@ -169,7 +169,7 @@ class _Builder:
             return "root.vmdk", Root("erofs", "", var_type)
         self._losses.append(f"the root is a copy on ext4, made in more time and space: {why_not}")
         used = sum(node.entry.size + 4096 for _, node in self._tree.below("")) // 2**20
-        shape = Ext4("root", used + used // 8 + 256, inode_ratio_kib=8)
+        shape = Ext4("root", used + used // 8 + 256, inode_ratio_kib=4)
         self._losses += make_ext4(self._tree, "", folder / "root.raw", shape, self._workshop.deadline)
         return "root.raw", Root("ext4", "", var_type)
 
