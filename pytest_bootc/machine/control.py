@@ -14,6 +14,7 @@ from pathlib import Path
 
 from pytest_bootc.deadline import Deadline
 from pytest_bootc.errors import BackendError, GuestError
+from pytest_bootc.machine.sockets import connect
 
 CONTROL_PORT, EVENT_PORT = 1, 2
 
@@ -69,8 +70,8 @@ class ControlChannel:
     """The host's ends of both ports. One request at a time."""
 
     def __init__(self, control: Path, events: Path, deadline: Deadline) -> None:
-        self._control = _connect(control, deadline)
-        self._events = _connect(events, deadline)
+        self._control = connect(control, deadline)
+        self._events = connect(events, deadline)
         self._lock = threading.Lock()
         self._number = 0
         self._buffer = b""
@@ -133,17 +134,6 @@ class ControlChannel:
         if chunk is None:
             raise GuestError(f"the agent in the guest did not answer within {deadline.seconds:g} s")
         self._buffer += chunk
-
-
-def _connect(path: Path, deadline: Deadline) -> socket.socket:
-    connection = socket.socket(socket.AF_UNIX)
-    connection.settimeout(max(deadline.remaining(), 0.1))
-    try:
-        connection.connect(str(path))
-    except OSError as error:
-        connection.close()
-        raise BackendError(f"QEMU does not answer on {path}: {error}") from error
-    return connection
 
 
 def _receive(connection: socket.socket, deadline: Deadline) -> bytes | None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from pytest_bootc.deadline import Deadline, wait_until
 from pytest_bootc.errors import BackendError
+from pytest_bootc.machine.sockets import connect
 
 Message = Mapping[str, object]
 
@@ -32,13 +33,7 @@ class QMPClient:
 
         :raises BackendError: nobody answers, or not as QEMU does.
         """
-        connection = socket.socket(socket.AF_UNIX)
-        connection.settimeout(max(deadline.remaining(), 0.1))
-        try:
-            connection.connect(str(path))
-        except OSError as error:
-            connection.close()
-            raise BackendError(f"QEMU does not answer on {path}: {error}") from error
+        connection = connect(path, deadline)
         connection.settimeout(None)
         client = cls(connection)
         client._reader.start()
