@@ -98,6 +98,8 @@ class Connection:
     def open_session(self, start: Callable[[paramiko.Channel], None], deadline: Deadline) -> paramiko.Channel:
         """A channel in which ``start`` has asked sshd for something; :meth:`end_session` must follow.
 
+        Raises :class:`TimeoutError` at the deadline, and what paramiko raises.
+
         Starts come one after the other, so that our list has the order of sshd's forks: by it a command's process
         is found when it must be ended.
         """
@@ -118,10 +120,12 @@ class Connection:
         while True:
             try:
                 return self._transport.open_session(timeout=deadline.remaining())
-            except paramiko.SSHException:
+            except paramiko.SSHException as error:
                 limit = deadline if self._sessions else patience
-                if limit.expired() or not self.up():
+                if not self.up() or (limit.expired() and isinstance(error, paramiko.ChannelException)):
                     raise
+                if deadline.expired():
+                    raise TimeoutError(str(error)) from error
             limit.pause(_REFUSED_PAUSE)
 
     def end_session(self, channel: paramiko.Channel) -> None:
@@ -137,14 +141,15 @@ class Connection:
         :raises SSHConnectError: the connection was lost.
         """
         started = time.monotonic()
+        late = f"`{short(line)}` could not start within {deadline.seconds:g} s"
         if not self._slots.acquire(timeout=deadline.remaining()):
-            raise SSHCommandError(
-                f"`{short(line)}` could not start within {deadline.seconds:g} s",
-                details=f"{_MOST_COMMANDS} other commands run on {self.name}.",
-            )
+            raise SSHCommandError(late, details=f"{_MOST_COMMANDS} other commands run on {self.name}.")
         try:
             with self.working(f"running `{short(line)}`"):
-                channel = self.open_session(lambda channel: channel.exec_command(line), deadline)
+                try:
+                    channel = self.open_session(lambda channel: channel.exec_command(line), deadline)
+                except TimeoutError as error:
+                    raise SSHCommandError(late, details=f"{self.name} opened no session in that time.") from error
                 try:
                     return self._serve(channel, line, stdin, deadline, started)
                 finally:

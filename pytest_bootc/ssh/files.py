@@ -54,15 +54,16 @@ class Files:
             raise SSHCommandError(f"{failure}: other files took the {deadline.seconds:g} s")
         try:
             with self._connection.working(f"working on a file ({failure})"):
-                channel, client = self._open or self._opened(failure, deadline)
-                channel.settimeout(deadline.remaining())
+                channel = None
                 try:
+                    channel, client = self._open or self._opened(failure, deadline)
+                    channel.settimeout(deadline.remaining())
                     yield client
                 except TimeoutError as error:
                     self._drop()  # an answer may have been read in half
                     raise SSHCommandError(f"{failure} within {deadline.seconds:g} s") from error
                 except OSError as error:
-                    if channel.closed:
+                    if channel is None or channel.closed:
                         raise
                     raise SSHCommandError(f"{failure} on {self._connection.name}: {error.strerror or error}") from error
         except SSHConnectError:

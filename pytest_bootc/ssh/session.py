@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 
 from pytest_bootc.deadline import Deadline
-from pytest_bootc.errors import ConfigError, SSHConnectError, WaitTimeoutError
+from pytest_bootc.errors import ConfigError, SSHConnectError, SSHError, WaitTimeoutError
 from pytest_bootc.model import SSHEndpoint
 from pytest_bootc.shell import Command, CommandResult, ShellVerbs, shell_line, time_limit
 from pytest_bootc.ssh.connection import Connection
@@ -21,6 +21,7 @@ BOOT_ID = "/proc/sys/kernel/random/boot_id"
 _CHUNK = 256 << 10
 _FIRST_PAUSE = 0.5
 _LONGEST_PAUSE = 3.0
+_LOGIN_SECONDS = 0.5  # with less time left, another login would only fail by that
 
 
 class SSHSession(ShellVerbs):
@@ -167,20 +168,25 @@ class SSHSession(ShellVerbs):
         :raises SSHConnectError: nobody let us in before the deadline.
         :raises WaitTimeoutError: the guest answered until the deadline, and was not rebooted.
         """
-        pause = _FIRST_PAUSE
+        pause, last = _FIRST_PAUSE, ""
         while True:
-            self._reconnect(deadline, self._endpoint, refusal_is_final=False)
-            with suppress(SSHConnectError):  # it went down under us, which is what we wait for
-                seen = self.boot_id(deadline=deadline)
-                if seen != old_boot_id:
+            try:
+                self._reconnect(deadline, self._endpoint, refusal_is_final=False)
+            except SSHConnectError as error:
+                details = "\n".join(filter(None, (error.details, last)))
+                raise SSHConnectError(error.brief, details=details, resolution=error.resolution) from error
+            try:
+                if (seen := self.boot_id(deadline=deadline)) != old_boot_id:
                     return seen
+                last = f"It answered from the boot {old_boot_id}."
+            except SSHError as error:  # it went down under us, which is what we wait for
+                last = error.brief
             self.close()
             deadline.pause(pause)
             pause = min(_LONGEST_PAUSE, pause * 1.6)
-            if deadline.expired():
+            if deadline.remaining() < _LOGIN_SECONDS:
                 raise WaitTimeoutError(
-                    f"waited {deadline.seconds:g} s for {endpoint_name(self._endpoint)} to reboot",
-                    details=f"It still answers from the boot {old_boot_id}.",
+                    f"waited {deadline.seconds:g} s for {endpoint_name(self._endpoint)} to reboot", details=last
                 )
 
     def __enter__(self) -> SSHSession:

@@ -91,10 +91,12 @@ class SSHServer:
 
         wait_until(listening, Deadline.after(10), what="sshd to listen", last=log.read_text)
 
-    def sessions(self) -> list[int]:
-        """The processes of the connections that are open: what sshd has forked."""
+    def signal(self, number: signal.Signals) -> None:
+        """Signal the connections that are open: sshd's processes, then what they have started."""
         assert self._process is not None
-        return _children(self._process.pid)
+        for process in _descendants(self._process.pid):
+            with suppress(ProcessLookupError):  # it has ended by itself
+                os.kill(process, number)
 
     def _commands(self) -> list[int]:
         """What was started through this server, although its connection may have ended long ago."""
@@ -105,8 +107,10 @@ class SSHServer:
         """End everything at once, as a machine that goes down does."""
         if self._process is None:
             return
-        for process in (*self.sessions(), self._process.pid, *self._commands()):
-            with suppress(ProcessLookupError):  # it has ended by itself
+        commands = self._commands()
+        self.signal(signal.SIGKILL)
+        for process in (self._process.pid, *commands):
+            with suppress(ProcessLookupError):
                 os.kill(process, signal.SIGKILL)
         self._process.wait()
         self._process = None
@@ -119,13 +123,13 @@ def _environment(process: Path) -> bytes:
         return b""
 
 
-def _children(process: int) -> list[int]:
-    """The process ids of a process's children and of theirs, the deepest first."""
+def _descendants(process: int) -> list[int]:
+    """The process ids of a process's children and of theirs, parents first."""
     try:
         own = [int(child) for child in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
     except (FileNotFoundError, ProcessLookupError):  # it has ended by itself
         return []
-    return [descendant for child in own for descendant in (*_children(child), child)]
+    return [descendant for child in own for descendant in (child, *_descendants(child))]
 
 
 def _free_port() -> int:
@@ -216,9 +220,11 @@ def make_key() -> Callable[[], Key]:
 
 
 @pytest.fixture
-def free_port() -> int:
-    """A TCP port of 127.0.0.1 on which nobody listens."""
-    return _free_port()
+def closed_port() -> Iterator[int]:
+    """A TCP port of 127.0.0.1 that is taken, so that nobody else gets it, and refuses connections."""
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        yield holder.getsockname()[1]
 
 
 class RegistryServer:

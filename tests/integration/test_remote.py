@@ -77,8 +77,8 @@ def test_a_user_without_a_key_is_refused_at_once(home, sshd):
         machine.start(Deadline.after(20))
 
 
-def test_a_host_that_cannot_be_reached_is_the_labs_trouble(home, free_port):
-    with machine_at(f"127.0.0.1:{free_port}") as machine:
+def test_a_host_that_cannot_be_reached_is_the_labs_trouble(home, closed_port):
+    with machine_at(f"127.0.0.1:{closed_port}") as machine:
         assert machine.power_state() is PowerState.OFF
         with pytest.raises(ProvisionError, match="nothing listens there"):
             machine.start(Deadline.after(0.5))
@@ -93,7 +93,7 @@ def reboots(server, told: Path, act) -> threading.Thread:
     """Do what a machine does that is told to reboot."""
 
     def wait() -> None:
-        wait_until(told.exists, Deadline.after(10), what="the command")
+        wait_until(lambda: told.exists() and told.stat().st_size, Deadline.after(10), what="the command")
         act()
 
     thread = threading.Thread(target=wait)
@@ -118,7 +118,7 @@ def test_a_machine_that_does_not_come_back_is_told(machine, rebootable_sshd):
 
 def test_a_machine_that_does_not_go_down_is_told(machine):
     with pytest.raises(BackendError, match="was told to reboot, and did not"):
-        machine.reboot(Deadline.after(2))
+        machine.reboot(Deadline.after(4))
 
 
 def test_a_machine_that_does_not_let_us_is_told(machine, rebootable_sshd):

@@ -228,28 +228,23 @@ class TestLosingTheGuest:
     def test_a_frozen_guest_is_noticed_while_a_command_runs(self, make_sshd):
         server = make_sshd()
         with SSHSession.connect(server.endpoint, Deadline.after(20), keepalive=1) as session:
-            for process in server.sessions():
-                os.kill(process, signal.SIGSTOP)
+            server.signal(signal.SIGSTOP)
             with at_most(4), pytest.raises(SSHConnectError, match="stopped answering"):
                 session.execute("sleep 100", timeout=60)
 
     def test_a_guest_that_freezes_in_the_middle_is_noticed(self, make_sshd):
         server = make_sshd()
-        with SSHSession.connect(server.endpoint, Deadline.after(20), keepalive=1) as session:
-
-            def freeze() -> None:
-                for process in server.sessions():
-                    os.kill(process, signal.SIGSTOP)
-
-            with later(1, freeze), at_most(6), pytest.raises(SSHConnectError, match="stopped answering"):
-                session.execute("sleep 100", timeout=60)
+        frozen = pytest.raises(SSHConnectError, match="stopped answering")
+        freezing = later(1, server.signal, signal.SIGSTOP)
+        session = SSHSession.connect(server.endpoint, Deadline.after(20), keepalive=1)
+        with session, at_most(6), frozen, freezing:
+            session.execute("sleep 100", timeout=60)
 
     def test_a_guest_that_freezes_while_it_is_sent_a_file_is_noticed(self, make_sshd, tmp_path):
         server = make_sshd()
         with SSHSession.connect(server.endpoint, Deadline.after(20), keepalive=1) as session:
             session.write_file(f"{tmp_path}/small", b"")
-            for process in server.sessions():
-                os.kill(process, signal.SIGSTOP)
+            server.signal(signal.SIGSTOP)
             with at_most(6), pytest.raises(SSHConnectError, match="stopped answering"):
                 session.write_file(f"{tmp_path}/large", bytes(32 * MIB))
 
@@ -260,16 +255,11 @@ class TestLosingTheGuest:
 
     def test_a_guest_that_was_paused_while_nobody_asked_is_as_good_as_before(self, make_sshd):
         server = make_sshd()
-
-        def signal_all(number: signal.Signals) -> None:
-            for process in server.sessions():
-                os.kill(process, number)
-
         with SSHSession.connect(server.endpoint, Deadline.after(20), keepalive=1) as session:
-            signal_all(signal.SIGSTOP)
+            server.signal(signal.SIGSTOP)
             time.sleep(1.5)
             # The question comes first: what counts is the silence since then.
-            with later(0.6, signal_all, signal.SIGCONT):
+            with later(0.6, server.signal, signal.SIGCONT):
                 assert session.succeed("echo awake") == "awake\n"
 
     def test_another_thread_ends_a_command_with_an_error_of_its_own(self, session):
@@ -315,9 +305,9 @@ class TestLoggingIn:
 
         assert "sshd's journal" in caught.value.resolution
 
-    def test_a_closed_port_is_tried_until_the_deadline(self, sshd, free_port):
+    def test_a_closed_port_is_tried_until_the_deadline(self, sshd, closed_port):
         with at_most(5), pytest.raises(SSHConnectError, match="nothing listens there") as caught:
-            SSHSession.connect(replace(sshd.endpoint, port=free_port), Deadline.after(1.5))
+            SSHSession.connect(replace(sshd.endpoint, port=closed_port), Deadline.after(1.5))
 
         assert 3 <= int(caught.value.details.split("Tried ")[1].split()[0]) <= 12
 
