@@ -166,9 +166,10 @@ class QemuMachine:
             self._power_on(deadline.sooner(_START_SECONDS))
             self._await_ready(deadline)
         except _EmulatorError as error:
-            # Its own fault, and rare: one more try, and the report says so.
+            # Its own fault, and rare: one more try, and the report says so. What it has printed is not the image's.
             self._mishaps.append(f"started a second time: {error.brief}")
             self.crash()
+            self._console.path.rename(self._folder.file("console-of-emulator-error.log"))
             self._power_on(deadline.sooner(_START_SECONDS))
             self._await_ready(deadline)
 
