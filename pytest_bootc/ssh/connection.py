@@ -184,7 +184,7 @@ class Connection:
         """End an overdue command's processes in the guest; what became of them, as a sentence."""
         if channel.status_event.is_set():
             return "The command itself has ended; something that it started still holds its output (redirect that)."
-        limit = Deadline.after(min(self._keepalive, _END_SECONDS))
+        limit = Deadline.after(min(self._keepalive / 2, _END_SECONDS))
         try:
             with self._starting:
                 process = self._find_process(channel, limit)

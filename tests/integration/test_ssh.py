@@ -195,6 +195,13 @@ class TestDeadline:
         with at_most(10), pytest.raises(SSHCommandError, match=r"`yes` (did not end within|printed too much)"):
             session.execute("yes", timeout=1)
 
+    def test_output_that_fills_the_memory_ends_the_command(self, session, monkeypatch):
+        monkeypatch.setattr("pytest_bootc.ssh.streams.MOST_OUTPUT", 3 * MIB)
+
+        with at_most(10), pytest.raises(SSHCommandError, match="`yes` printed too much"):
+            session.execute("yes", timeout=60)
+        assert session.succeed("echo still here") == "still here\n"
+
     def test_the_session_works_on_after_a_deadline(self, session):
         with pytest.raises(SSHCommandError):
             session.execute("sleep 100", timeout=0.3)
@@ -247,6 +254,34 @@ class TestLosingTheGuest:
             server.signal(signal.SIGSTOP)
             with at_most(6), pytest.raises(SSHConnectError, match="stopped answering"):
                 session.write_file(f"{tmp_path}/large", bytes(32 * MIB))
+
+    def test_a_guest_that_is_only_slow_is_told_from_one_that_is_lost(self, make_sshd):
+        server = make_sshd()
+        with SSHSession.connect(server.endpoint, Deadline.after(20), keepalive=8) as session:
+            with later(0.5, server.signal, signal.SIGSTOP), pytest.raises(SSHCommandError) as caught:
+                session.execute("echo began; sleep 100", timeout=1)
+            assert "did not end within 1 s" in caught.value.brief
+            assert "Its processes may still run in the guest" in caught.value.details
+            with pytest.raises(SSHCommandError, match=r"`true` could not start within 0\.5 s"):
+                session.execute("true", timeout=0.5)
+            with pytest.raises(SSHCommandError, match=r"/proc/version cannot be read within 0\.5 s"):
+                session.read_file("/proc/version", timeout=0.5)
+            server.signal(signal.SIGCONT)
+            assert session.succeed("echo awake") == "awake\n"
+            assert session.read_file("/proc/version")
+
+    def test_whether_the_guest_answers(self, make_sshd):
+        server = make_sshd("MaxSessions 1")
+        with SSHSession.connect(server.endpoint, Deadline.after(20), keepalive=0.5) as session:
+            assert session.alive()
+            with ThreadPoolExecutor(1) as pool:
+                running = pool.submit(session.succeed, "sleep 1.5")
+                time.sleep(0.7)
+                assert session.alive()
+                running.result()
+            server.signal(signal.SIGSTOP)
+            assert not session.alive()
+        assert not session.alive()
 
     def test_a_silent_command_is_no_frozen_guest(self, make_sshd):
         server = make_sshd()
@@ -304,6 +339,14 @@ class TestLoggingIn:
             SSHSession.connect(endpoint, Deadline.after(30))
 
         assert "sshd's journal" in caught.value.resolution
+
+    def test_a_login_that_breaks_off_says_nothing_about_the_key(self, make_sshd, make_key):
+        # sshd hangs up at the first key that it does not like.
+        endpoint = replace(make_sshd("MaxAuthTries 1").endpoint, private_key=make_key().private)
+
+        with pytest.raises(SSHConnectError, match="it closed the connection") as caught:
+            SSHSession.connect(endpoint, Deadline.after(2))
+        assert "Tried 1 times" not in caught.value.details
 
     def test_a_closed_port_is_tried_until_the_deadline(self, sshd, closed_port):
         with at_most(5), pytest.raises(SSHConnectError, match="nothing listens there") as caught:
@@ -437,6 +480,15 @@ class TestFiles:
             session.read_file("/dev/zero", timeout=0.5)
 
         assert session.read_file("/proc/version")
+
+    def test_a_file_waits_for_its_turn_no_longer_than_its_deadline(self, session):
+        with ThreadPoolExecutor(1) as pool:
+            endless = pool.submit(session.read_file, "/dev/zero", timeout=1.5)
+            time.sleep(0.5)
+            with pytest.raises(SSHCommandError, match=r"cannot be read: other files took the 0\.3 s"):
+                session.read_file("/proc/version", timeout=0.3)
+            with pytest.raises(SSHCommandError):
+                endless.result()
 
     def test_the_next_file_does_not_wait_for_the_rest_of_one_that_was_given_up(self, session, tmp_path):
         with (tmp_path / "huge").open("wb") as file:
