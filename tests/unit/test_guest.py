@@ -171,6 +171,28 @@ class TestJournal:
         assert "insufficient permissions" in caught.value.details
 
 
+class TestPrograms:
+    def test_a_guest_that_cannot_hash_says_so(self):
+        runner = Scripted(sha256sum=[(127, "", "xargs: sha256sum: No such file or directory\n")])
+
+        with pytest.raises(GuestError, match="sha256sum cannot be run") as caught:
+            Guest(runner).hash_files(["/a"])
+        assert "No such file" in caught.value.details
+
+    def test_files_that_cannot_be_read_are_left_out(self):
+        printed = f"{'0a' * 32}  /a\n"
+        runner = Scripted(sha256sum=[(123, printed, "sha256sum: /b: No such file or directory\n")])
+
+        assert Guest(runner).hash_files(["/a", "/b"]) == {"/a": "0a" * 32}
+
+    def test_coredumps_are_read_from_the_journal(self):
+        fields = {"__CURSOR": "c", "__REALTIME_TIMESTAMP": "1", "COREDUMP_PID": "7", "COREDUMP_EXE": "/usr/bin/x"}
+        runner = Scripted(journalctl=[json.dumps(fields) + "\n"])
+
+        assert [core.executable for core in Guest(runner).coredumps(since_cursor="b")] == ["/usr/bin/x"]
+        assert "--after-cursor=b" in runner.asked[0]
+
+
 class TestLimits:
     @pytest.mark.parametrize("ask", [Guest.kernel_release, lambda guest: guest.succeed("uname", timeout=50)])
     def test_a_guest_within_a_deadline_keeps_it(self, ask: Callable[[Guest], object]):
