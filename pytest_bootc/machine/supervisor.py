@@ -89,6 +89,10 @@ def _watch(running: "dict[str, subprocess.Popen[bytes]]", owner: int) -> bool:
                 return False
 
 
+def _has_gone(owner: int) -> bool:
+    return bool(select.select([owner], [], [], 0)[0]) and os.read(owner, 4096) == b""
+
+
 def _end(running: "dict[str, subprocess.Popen[bytes]]") -> None:
     """The last started first: QEMU lets go of its disks before the storage daemon does."""
     for name, child in reversed(running.items()):
@@ -117,7 +121,7 @@ def _main() -> None:
     remove = True
     try:
         complete = len(running) == len(plan["processes"])
-        remove = _watch(running, owner) if complete else False
+        remove = _watch(running, owner) if complete else _has_gone(owner)
     finally:
         _end(running)
         if remove:
