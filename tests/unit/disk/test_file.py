@@ -59,7 +59,10 @@ def file(tmp_path: Path) -> Path:
         (mbr(0xEE), False),
         (gpt(LINUX), False),
         (gpt(LINUX, LINUX, ESP), True),
-        (gpt(LINUX, ESP, block=40, size=256), True),
+        (gpt(LINUX, ESP, block=100), True),
+        (gpt(LINUX, ESP, size=256), True),
+        (gpt(LINUX, ESP, ESP).replace(struct.pack("<QII", 2, 128, 128), struct.pack("<QII", 2, 64, 256)), True),
+        (gpt(LINUX, ESP).replace(struct.pack("<QII", 2, 128, 128), struct.pack("<QII", 2, 64, 256)), False),
         (gpt(ESP, count=1 << 31), False),
         (gpt(ESP, size=16), False),
     ],
@@ -74,7 +77,7 @@ def test_disks(file: Path, content: bytes, uefi: bool) -> None:  # noqa: FBT001
 
 @pytest.mark.parametrize(
     ("content", "uefi"),
-    [(iso(), False), (iso(first=0xEF), True), (iso(0xEF), True), (iso(0, 0xF1, 0xEF), True), (iso(0xF1), False)],
+    [(iso(), False), (iso(first=0xEF), True), (iso(0xEF), True), (iso(0, 0xF1, 0xEF), True), (iso(0xEF, 0), True)],
 )
 def test_isos(file: Path, content: bytes, uefi: bool) -> None:  # noqa: FBT001
     file.write_bytes(content)

@@ -53,6 +53,7 @@ def test_all_else_is_a_line_of_tmpfiles() -> None:
             GuestFile("/etc/folder/file", 0o640, b"two\nlines"),
             GuestFile("/etc/systemd/system/a.service.d/x.conf", content=b"x"),
             GuestFile("/etc/link", target="../usr/x"),
+            GuestFile("/etc/other/a.wants/link", target="x"),
         ]
     )
     assert made == {
@@ -60,6 +61,7 @@ def test_all_else_is_a_line_of_tmpfiles() -> None:
         b"f+~ /etc/folder/file 0640 root root - dHdvCmxpbmVz\n"
         b"f+~ /etc/systemd/system/a.service.d/x.conf 0644 root root - eA==\n"
         b"L+ /etc/link - - - - ../usr/x\n"
+        b"L+ /etc/other/a.wants/link - - - - x\n"
     }
 
 
