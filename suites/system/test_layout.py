@@ -48,9 +48,9 @@ def test_the_rest_can_be_written(guest: Guest) -> None:
 
 
 def test_the_system_says_what_it_is(guest: Guest) -> None:
-    """/etc/os-release has an ID of the form that os-release(5) asks for, and says which version it is.
+    """/etc/os-release has an ID of the form that os-release(5) asks for, and says which version or image it is.
 
-    A version is one of VERSION_ID, BUILD_ID (rolling distributions), IMAGE_VERSION and IMAGE_ID.
+    That is one of VERSION_ID, BUILD_ID (rolling distributions), IMAGE_VERSION and IMAGE_ID.
     """
     release = guest.os_release()
     name = release.get("ID", "")
