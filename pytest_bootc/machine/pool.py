@@ -22,6 +22,8 @@ from pytest_bootc.model import GoldenDisk, MachineFacts, MachineSpec, SSHEndpoin
 
 _STOP_SECONDS = 30.0
 _KEEPALIVE_SECONDS = 15.0
+# However slow a guest is, its sshd answers a keepalive within this, or it is frozen.
+_LONGEST_KEEPALIVE_SECONDS = 60.0
 _COMMAND_SECONDS = 60.0
 _KEPT_CONSOLE = 1 << 20
 
@@ -123,7 +125,7 @@ class VM:
     @property
     def keepalive(self) -> float:
         """For how many seconds the guest may be silent before it counts as frozen."""
-        return _KEEPALIVE_SECONDS * self.facts.time_factor
+        return min(_LONGEST_KEEPALIVE_SECONDS, _KEEPALIVE_SECONDS * self.facts.time_factor)
 
     def login_deadline(self) -> Deadline:
         """The deadline of a login that begins now: as long as a boot may take."""
