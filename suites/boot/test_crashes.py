@@ -22,7 +22,7 @@ _TROUBLE = {
     r"|dracut(?:-\w+)?(?:\[\d+\])?: (?:FATAL|Warning: .*timeout)|pytest-bootc-init: cannot"
     r"|ALERT! +\S+ does not exist|ERROR: Failed to mount)",
     "an emergency shell was opened": r"(?:You are in (?:emergency|rescue) mode|Entering emergency mode"
-    r"|Give root password for maintenance|Press Enter for maintenance|\(initramfs\) |:: running emergency hook)",
+    r"|Give root password for maintenance|Press Enter for maintenance|\(initramfs\)|:: running emergency hook)",
     "systemd gave up": rf"(?:{_KERNEL}systemd\[1\]: Freezing execution|\[!!!!!!\] )",
 }
 _RULES = {name: re.compile(pattern) for name, pattern in _TROUBLE.items()}

@@ -10,6 +10,7 @@ import fcntl
 import json
 import os
 import re
+import runpy
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,10 +19,12 @@ from pathlib import Path
 import pytest
 
 from pytest_bootc import gates, run
+from pytest_bootc.collection import suites_folder
 from pytest_bootc.deadline import Deadline
 from pytest_bootc.machine.pool import VM
+from pytest_bootc.system import Mount
 
-pytestmark = [pytest.mark.integration, pytest.mark.qemu]
+pytestmark = pytest.mark.integration
 
 FIRST = "boot/test_boot.py::test_the_guest_is_up"
 # Skipped on the image of these tests as long as nothing is changed in the guest.
@@ -61,7 +64,7 @@ class Break:
     undo: str = ""
     says: str = ""
     outcome: str = "failed"
-    constants: Mapping[str, float] = field(default_factory=dict)
+    constants: Mapping[str, float | str] = field(default_factory=dict)
     gated: bool = True
 
 
@@ -162,7 +165,8 @@ def outcomes(
     request: pytest.FixtureRequest, image_layout: Mapping[str, Path], tmp_path_factory: pytest.TempPathFactory
 ) -> Outcomes:
     """What became of the checks, for the breaks that this session has selected: one machine for all its workers."""
-    cases = [item.callspec.params["case"] for item in request.session.items if item.path == request.path]
+    items = [item for item in request.session.items if item.path == request.path and "case" in item.fixturenames]
+    cases = [item.callspec.params["case"] for item in items]
     selected = {BREAKS[case].test for case in cases}
     folder = tmp_path_factory.getbasetemp()
     if hasattr(request.config, "workerinput"):
@@ -177,6 +181,7 @@ def outcomes(
     return told
 
 
+@pytest.mark.qemu
 @pytest.mark.parametrize("case", BREAKS)
 def test_a_check_tells_what_is_broken(case: str, outcomes: Outcomes) -> None:
     broken = BREAKS[case]
@@ -185,3 +190,51 @@ def test_a_check_tells_what_is_broken(case: str, outcomes: Outcomes) -> None:
     after, said = outcomes[case]
     assert after == broken.outcome, said
     assert broken.says in said
+
+
+@pytest.mark.parametrize(
+    ("line", "trouble"),
+    [
+        ("[    1.5] Kernel panic - not syncing: VFS", "the kernel panicked"),
+        ("[   12.345678][    T1] BUG: unable to handle page fault", "the kernel made an error"),
+        ("[    3.000001] Oops: 0000 [#1] PREEMPT SMP", "the kernel made an error"),
+        ("Internal error: Oops: 96000004 [#1] SMP", "the kernel made an error"),
+        ("[   40.1] Out of memory: Killed process 812 (gnome-shell)", "a process was killed for want of memory"),
+        ("ALERT!  /dev/vda2 does not exist.  Dropping to a shell!", "the initramfs failed"),
+        ("[   90.2] dracut-initqueue[354]: Warning: dracut-initqueue: timeout, still waiting", "the initramfs failed"),
+        ("(initramfs) ", "an emergency shell was opened"),
+        ("Press Enter for maintenance", "an emergency shell was opened"),
+        ("[   12.3] systemd[1]: Freezing execution.", "systemd gave up"),
+        # What says nothing of the kind, or only quotes it.
+        ("[   12.3] app[77]: Kernel panic - not syncing: quoted", None),
+        ("[   12.3] watchdog: BUG: soft lockup - CPU#1 stuck for 22s!", None),
+        ("[   12.3] systemd-oomd[300]: Out of memory: Killed process", None),
+        ("[  OK  ] Reached target emergency.target - You are in emergency mode", None),
+        ("server login: ", None),
+    ],
+)
+def test_lines_of_a_console(line: str, trouble: str | None) -> None:
+    find = runpy.run_path(str(suites_folder() / "boot" / "test_crashes.py"))["console_trouble"]
+    found = find(f"Linux version 6.12\n{line}\n\nserver login: ")
+    assert found == ([] if trouble is None else [(line.strip(), trouble)])
+
+
+def test_a_seed_chooses_files() -> None:
+    chosen = runpy.run_path(str(suites_folder() / "boot" / "test_identity.py"))["chosen"]
+    database = "/usr/lib/sysimage/dpkg/status"
+    hashes = {f"/usr/share/{number}": str(number) for number in range(2000)} | {database: "database"}
+    first = chosen(hashes, "7")
+    assert first == chosen(dict(reversed(hashes.items())), "7")
+    assert first != chosen(hashes, "8")
+    assert len(first.keys() - {database}) == 50
+    assert first.items() <= hashes.items()
+    assert database in first
+    assert chosen({database: "database"}, "7") == {database: "database"}
+
+
+def test_the_mount_that_a_folder_is_on() -> None:
+    mount_of = runpy.run_path(str(suites_folder() / "system" / "test_layout.py"))["mount_of"]
+    made = [("/", "root"), ("/usr", "first"), ("/usr", "second"), ("/usr/local", "local"), ("/usrmerge", "other")]
+    mounts = [Mount(target, source, "ext4", ("rw",)) for target, source in made]
+    assert mount_of("/usr", mounts).source == "second"
+    assert mount_of("/etc", mounts).source == "root"
