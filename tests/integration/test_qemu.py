@@ -18,7 +18,7 @@ from pytest_bootc.disk.cache import Cache, default_home
 from pytest_bootc.disk.live import Workshop, build_live_disk, file_hashes
 from pytest_bootc.disk.tar import EntryKind, scan
 from pytest_bootc.disk.tree import Tree
-from pytest_bootc.errors import GuestError, SSHConnectError
+from pytest_bootc.errors import ConfigError, GuestError, SSHConnectError
 from pytest_bootc.guest import Guest
 from pytest_bootc.image import ImageReference
 from pytest_bootc.machine.base import PowerState
@@ -233,3 +233,13 @@ def test_another_qemu_boots_the_fallback_root(
                 ["timeout", "20", "bash", "-c", f"head -c 4 </dev/tcp/10.0.2.2/{port}"], timeout=60
             )
             assert banner == "SSH-"
+
+
+def test_a_machine_without_a_network_answers_on_the_control_channel(disk: LiveDisk) -> None:
+    spec = MachineSpec(memory_mib=1536, network=Network.NONE)
+    with QemuBackend(RunConfig(), default_home()).provision(spec, disk) as machine:
+        machine.start(Deadline.after(_BOOT_SECONDS))
+        assert isinstance(machine, QemuMachine)
+        assert machine.control("ls /sys/class/net", Deadline.after(60)) == (0, "lo\n")
+        with pytest.raises(ConfigError, match="the machine has no network, so no SSH"):
+            machine.ssh_endpoint(Deadline.after(10))

@@ -29,7 +29,7 @@ def kept(pytester: pytest.Pytester, folder: str = "test-results") -> dict[str, s
     }
 
 
-def test_the_console_and_the_journal_since_the_test_began(judge: Judge, pytester: pytest.Pytester, script: Script) -> None:
+def test_console_and_journal(judge: Judge, pytester: pytest.Pytester, script: Script) -> None:
     script('console = "booting\\n"\n' + JOURNAL)
     pytester.makepyfile(
         test_a="""
