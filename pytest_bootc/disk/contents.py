@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 
 from pytest_bootc.disk.tar import EntryKind
 from pytest_bootc.disk.tree import Node, Tree
+from pytest_bootc.errors import ImageError
 
 SAMPLES = 2000
 """How many files have their hashes recorded with the disk."""
@@ -51,17 +52,34 @@ def kernel_arguments(tree: Tree, architecture: str) -> tuple[str, ...]:
     """The image's own kernel arguments, from /usr/lib/bootc/kargs.d (bootc, "Kernel arguments").
 
     Arguments that choose the root or the console are left out: the machine sets those.
+
+    :raises ImageError: one of the files is malformed.
     """
     own = {"amd64": "x86_64", "arm64": "aarch64"}.get(architecture, architecture)
     arguments: list[str] = []
     folder = "usr/lib/bootc/kargs.d"
     for name in tree.names(folder):
-        if not name.endswith(".toml"):
-            continue
-        document = tomllib.loads(tree.read(f"{folder}/{name}").decode())
-        if own in document.get("match-architectures", [own]):
-            arguments += [str(argument) for argument in document.get("kargs", [])]
+        if name.endswith(".toml"):
+            arguments += _arguments_in(tree, f"{folder}/{name}", own)
     return tuple(a for a in arguments if a.partition("=")[0] not in _OURS)
+
+
+def _arguments_in(tree: Tree, path: str, architecture: str) -> list[str]:
+    """What one file adds on this architecture."""
+    problem = "kargs and match-architectures are lists of texts"
+    try:
+        document = tomllib.loads(tree.read(path).decode())
+        arguments, architectures = document.get("kargs", []), document.get("match-architectures", [architecture])
+        if all(
+            isinstance(words, list) and all(isinstance(w, str) for w in words) for words in (arguments, architectures)
+        ):
+            return arguments if architecture in architectures else []
+    except ValueError as error:  # no UTF-8, or no TOML
+        problem = str(error)
+    raise ImageError(
+        f"the kernel arguments in /{path} cannot be read: {problem}",
+        resolution="correct the file; bootc refuses it too, when it installs or upgrades",
+    )
 
 
 def etc_folders(tree: Tree) -> Mapping[str, int]:
@@ -76,7 +94,7 @@ def samples(tree: Tree, rng: random.Random) -> Mapping[str, str]:
     """
     files = [(path, node) for path, node in tree.below("usr") if node.entry.kind is EntryKind.FILE]
     chosen = rng.sample(files, min(SAMPLES, len(files)))
-    chosen += [(path, node) for path in _PACKAGE_DATABASES if (node := tree.lookup(path)) is not None]
+    chosen += [(path, node) for path in _PACKAGE_DATABASES if tree.is_file(path) and (node := tree.lookup(path))]
     return {f"/{path}": _sha256(tree, node) for path, node in sorted(dict(chosen).items())}
 
 

@@ -25,8 +25,12 @@ OLDEST_KERNEL = (6, 4)
 _SUPERBLOCK, _MAGIC = 1024, 0xE0F5E1E2
 _DEVICE_SLOT = 128
 _SECTOR = 512
+_LONGEST_EXTENT = 511  # the path of one, in QEMU's reader of descriptions
 # Two builds of one image are to be the same file.
 _FIXED = ("-U", "00000000-0000-0000-0000-000000000000", "--quiet")
+# mkfs.erofs takes this for the time of the build, and makes every file at most as young: no time is later than the
+# second before the last (before 1970, since times are signed to all but this comparison).
+_CLOCK = {"SOURCE_DATE_EPOCH": str(2**64 - 2)}
 
 
 def tool_version(deadline: Deadline) -> tuple[int, int] | None:
@@ -62,7 +66,7 @@ def _mkfs(arguments: Sequence[Argument], deadline: Deadline, *, what: str) -> No
     if program is None:
         raise DiskError("mkfs.erofs is not installed", resolution="install erofs-utils 1.8, or run scripts/setup")
     try:
-        run([program, *_FIXED, *arguments], deadline=deadline)
+        run([program, *_FIXED, *arguments], deadline=deadline, env=_CLOCK)
     except CommandError as error:
         raise DiskError(f"could not {what}", details=str(error)) from error
 
@@ -83,8 +87,22 @@ def devices(index: Path) -> tuple[int, list[tuple[int, int]]]:
     return 1 << block_bits, [struct.unpack_from("<II", table, n * _DEVICE_SLOT + 64) for n in range(count)]
 
 
+def is_whole(index: Path) -> bool:
+    """Whether a file is an index, and not cut off."""
+    try:
+        with index.open("rb") as file:
+            head = file.read(_SUPERBLOCK + 128)[_SUPERBLOCK:]
+            size = os.fstat(file.fileno()).st_size
+    except FileNotFoundError:
+        return False
+    if len(head) < 128 or struct.unpack_from("<I", head)[0] != _MAGIC:
+        return False
+    blocks: int = struct.unpack_from("<I", head, 36)[0]
+    return size >= blocks << head[12]
+
+
 def set_root(index: Path, root: TarEntry) -> None:
-    """Write mode and owner of ``/`` into an index: the merge makes it 0777 where no layer lists ``./``."""
+    """Write mode, owner and time of ``/`` into an index: the merge makes up its own."""
     with index.open("r+b") as file:
         head = file.read(_SUPERBLOCK + 128)[_SUPERBLOCK:]
         block_bits = head[12]
@@ -95,8 +113,8 @@ def set_root(index: Path, root: TarEntry) -> None:
         (form,) = struct.unpack("<H", file.read(2))
         _write_at(file.fileno(), at + 4, struct.pack("<H", 0o040000 | root.mode))
         if form & 1:
-            _write_at(file.fileno(), at + 24, struct.pack("<II", root.uid, root.gid))
-            _write_at(file.fileno(), at + 32, struct.pack("<Q", int(root.mtime)))
+            seconds = int(root.mtime) & 0xFFFFFFFFFFFFFFFF
+            _write_at(file.fileno(), at + 24, struct.pack("<IIQI", root.uid, root.gid, seconds, 0))
         else:
             _write_at(file.fileno(), at + 24, struct.pack("<HH", root.uid & 0xFFFF, root.gid & 0xFFFF))
 
@@ -110,7 +128,7 @@ def flat_disk(index: Path, index_path: Path, layers: Sequence[Path]) -> str:
 
     ``index_path`` is where the index will be when the disk is opened. QEMU reads each file in place.
 
-    :raises DiskError: the index was made for another number of layers.
+    :raises DiskError: the index was made for another number of layers, or QEMU could not read a path.
     """
     block, slots = devices(index)
     if len(slots) != len(layers):
@@ -120,6 +138,11 @@ def flat_disk(index: Path, index_path: Path, layers: Sequence[Path]) -> str:
 
     def add(path: Path, size: int) -> None:
         nonlocal position
+        if '"' in str(path) or len(os.fsencode(path)) > _LONGEST_EXTENT:
+            raise DiskError(
+                f"QEMU cannot be told to read {path}: its name is too long or has a quotation mark",
+                resolution="set XDG_CACHE_HOME to a folder with another name",
+            )
         extents.append(f'RW {size // _SECTOR} FLAT "{path}" 0')
         position += size
 

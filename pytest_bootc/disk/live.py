@@ -6,7 +6,7 @@ import hashlib
 import json
 import random
 import tarfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,12 +20,12 @@ from pytest_bootc.disk.layers import LayerStore, StoredLayer
 from pytest_bootc.disk.modules import KernelModules
 from pytest_bootc.disk.tar import EntryKind, TarEntry, scan
 from pytest_bootc.disk.tree import Tree, implied_folder
-from pytest_bootc.errors import ImageError
+from pytest_bootc.errors import DiskError, ImageError
 from pytest_bootc.model import LiveDisk, ResolvedImage
 from pytest_bootc.progress import Progress
 from pytest_bootc.source import ImageSource
 
-RECIPE = 3
+RECIPE = 4
 """Counts up whenever the same layers are to become another disk."""
 
 _MODULES = ("virtio_pci", "virtio_blk", "virtio_console", "overlay")
@@ -65,7 +65,7 @@ def build_live_disk(image: ResolvedImage, source: ImageSource, workshop: Worksho
             workshop.cache.publish(lambda folder: builder.build(folder, final), final)
     built = _load(final, image)
     if built is None:
-        raise ImageError(f"the disk {key} vanished from the cache while it was being made")
+        raise DiskError(f"the disk {key} vanished from the cache, or changed, just after it was made")
     return built
 
 
@@ -81,14 +81,13 @@ def _key(image: ResolvedImage, tool: tuple[int, int] | None, var_gib: int) -> st
 
 
 def _load(folder: Path, image: ResolvedImage) -> LiveDisk | None:
-    """The disk in a folder of the cache; ``None`` where it is not there, or a layer of it is gone."""
+    """The disk in a folder of the cache; ``None`` where it is not there, or a file of it is gone or cut off."""
     try:
         record = json.loads((folder / _RECORD).read_text())
-    except FileNotFoundError:
+        parts = {**record["layers"], **{str(folder / name): size for name, size in record["files"].items()}}
+    except (FileNotFoundError, ValueError, TypeError, KeyError):  # not there, or not written by us
         return None
-    layers = tuple(Path(path) for path in record["layers"])
-    sizes = record["layers"].values()
-    if any(not path.is_file() or path.stat().st_size != size for path, size in zip(layers, sizes, strict=True)):
+    if any(_size(Path(path)) != size for path, size in parts.items()):
         return None
     return LiveDisk(
         key=folder.name,
@@ -108,8 +107,12 @@ def _load(folder: Path, image: ResolvedImage) -> LiveDisk | None:
         folders=record["folders"],
         losses=tuple(record["losses"]),
         notes=tuple(record["notes"]),
-        layers=layers,
+        layers=tuple(Path(path) for path in record["layers"]),
     )
+
+
+def _size(path: Path) -> int | None:
+    return path.stat().st_size if path.is_file() else None
 
 
 class _Builder:
@@ -178,6 +181,8 @@ class _Builder:
             return "the host has no mkfs.erofs"
         if self._tool < erofs.OLDEST_TOOL:
             return f"the host's mkfs.erofs is {self._tool[0]}.{self._tool[1]}, older than 1.7"
+        if self._tree.emptied_root:
+            return "a layer removes everything below it, which mkfs.erofs cannot index"
         if not modules.has("erofs"):
             return f"the image's kernel {kernel.release} has no erofs"
         if release_number(kernel.release) < erofs.OLDEST_KERNEL:
@@ -203,23 +208,33 @@ class _Builder:
         erofs.merge(indexes, merged, deadline)
         root = self._tree.nodes.get("")
         erofs.set_root(merged, root.entry if root else implied_folder(""))
+        if root and root.entry.xattrs:
+            self._losses.append(f"/ itself loses its extended attributes {', '.join(sorted(root.entry.xattrs))}")
         description = erofs.flat_disk(merged, final / merged.name, self._layers)
         (folder / "root.vmdk").write_text(description)
 
     def _index(self, layer: Path, deadline: Deadline) -> Path:
         """A layer's index, kept beside it: the next image that has the layer needs only the merge."""
         index = layer.with_suffix(f".{self._index_form}.erofs")
-        if not index.is_file():
-            self._workshop.cache.publish(lambda path: erofs.index_layer(layer, path, deadline), index)
+        self._keep(index, lambda path: erofs.index_layer(layer, path, deadline), erofs.is_whole)
         return index
 
     def _completed(self, layer: Path, missing: Mapping[str, TarEntry]) -> Path:
         """A copy of a layer that lists all folders it uses: mkfs.erofs would make up owner and mode of the others."""
-        names = json.dumps([(p, e.mode, e.uid, e.gid, str(e.mtime)) for p, e in missing.items()])
-        copy = layer.with_name(f"{layer.stem}-{hashlib.sha256(names.encode()).hexdigest()[:12]}.tar")
-        if not copy.is_file():
-            self._workshop.cache.publish(lambda path: _write_completed(path, layer, missing), copy)
+        head = b"".join(_folder_header(name, entry) for name, entry in missing.items())
+        copy = layer.with_name(f"{layer.stem}-{hashlib.sha256(head).hexdigest()[:12]}.tar")
+        size = len(head) + layer.stat().st_size
+        self._keep(copy, lambda path: _write_joined(path, head, layer), lambda path: _size(path) == size)
         return copy
+
+    def _keep(self, final: Path, make: Callable[[Path], None], is_whole: Callable[[Path], bool]) -> None:
+        """Have a file beside a layer. Images that share the layer may be built at the same time."""
+        if is_whole(final):
+            return
+        workshop = self._workshop
+        with workshop.cache.lock(final.name, workshop.deadline, workshop.progress):
+            if not is_whole(final):
+                workshop.cache.publish(make, final)
 
     def _write_kernel(self, folder: Path, kernel: Kernel, modules: KernelModules, root: Root) -> None:
         (folder / "vmlinuz").write_bytes(kernel.image)
@@ -235,6 +250,7 @@ class _Builder:
         record = {
             "digest": str(self._image.digest),
             "layers": {str(path): path.stat().st_size for path in self._layers},
+            "files": {path.name: path.stat().st_size for path in folder.iterdir()},
             "root": root_file,
             "root_format": Path(root_file).suffix[1:],
             "root_type": root.root_type,
@@ -261,16 +277,18 @@ def _entries(layer: StoredLayer) -> list[TarEntry]:
     return entries
 
 
-def _write_completed(path: Path, layer: Path, missing: Mapping[str, TarEntry]) -> None:
-    with path.open("wb") as out:
-        for name, entry in missing.items():
-            header = tarfile.TarInfo(f"{name}/")
-            header.type = tarfile.DIRTYPE
-            header.mode, header.uid, header.gid, header.mtime = entry.mode, entry.uid, entry.gid, int(entry.mtime)
-            header.pax_headers = {
-                f"SCHILY.xattr.{key}": value.decode("utf-8", "surrogateescape") for key, value in entry.xattrs.items()
-            }
-            out.write(header.tobuf(tarfile.PAX_FORMAT, errors="surrogateescape"))
-        with layer.open("rb") as content:
-            while chunk := content.read(1 << 20):
-                out.write(chunk)
+def _folder_header(name: str, entry: TarEntry) -> bytes:
+    header = tarfile.TarInfo(f"{name}/")
+    header.type = tarfile.DIRTYPE
+    header.mode, header.uid, header.gid, header.mtime = entry.mode, entry.uid, entry.gid, int(entry.mtime)
+    header.pax_headers = {
+        f"SCHILY.xattr.{key}": value.decode("utf-8", "surrogateescape") for key, value in entry.xattrs.items()
+    }
+    return header.tobuf(tarfile.PAX_FORMAT, errors="surrogateescape")
+
+
+def _write_joined(path: Path, head: bytes, layer: Path) -> None:
+    with path.open("wb") as out, layer.open("rb") as content:
+        out.write(head)
+        while chunk := content.read(1 << 20):
+            out.write(chunk)
