@@ -163,9 +163,9 @@ def test_a_program_that_cannot_be_started_is_told(start: Start) -> None:
 
 def test_a_process_waits_for_the_socket_before_it(start: Start, tmp_path: Path) -> None:
     socket = tmp_path / "socket"
-    marker = f"test -e {socket} && sleep 300 || exit 9"
+    marker = f"test -e {socket} && exec sleep 300 || exit 9"
     owner = start(
-        ["/bin/sh", "-c", f"sleep 0.3; touch {socket}; sleep 300"], ["/bin/sh", "-c", marker], after=str(socket)
+        ["/bin/sh", "-c", f"sleep 0.3; touch {socket}; exec sleep 300"], ["/bin/sh", "-c", marker], after=str(socket)
     )
     _, second = owner.pids(2)
     assert alive(second)
