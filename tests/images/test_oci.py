@@ -5,7 +5,6 @@ import json
 import os
 import random
 import subprocess
-import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -149,8 +148,8 @@ def test_gnu_tar_reads_the_layer(tmp_path: Path) -> None:
 def test_container_archive_is_a_whole_image(tmp_path: Path) -> None:
     archive = tmp_path / "busybox.tar"
     archive.write_bytes(oddities.container_archive(oci.content(BUSYBOX)))
-    with tarfile.open(archive) as tar:
-        tar.extractall(tmp_path / "layout", filter="data")
+    (tmp_path / "layout").mkdir()
+    subprocess.run(["tar", "-xf", archive, "-C", tmp_path / "layout"], check=True)  # tarfile's filters are of 3.11.4
     (entries,) = Layout.read(tmp_path / "layout").entries(tmp_path)
     tree = {entry.path: entry for entry in entries}
     assert oci.content(tree["bin/busybox"]) == oci.content(BUSYBOX)
