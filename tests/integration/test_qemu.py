@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_bootc.deadline import Deadline
+from pytest_bootc.deadline import Deadline, wait_until
 from pytest_bootc.disk import erofs
 from pytest_bootc.disk.cache import Cache, default_home
 from pytest_bootc.disk.live import Workshop, build_live_disk, file_hashes
@@ -243,3 +244,24 @@ def test_a_machine_without_a_network_answers_on_the_control_channel(disk: LiveDi
         assert machine.control("ls /sys/class/net", Deadline.after(60)) == (0, "lo\n")
         with pytest.raises(ConfigError, match="the machine has no network, so no SSH"):
             machine.ssh_endpoint(Deadline.after(10))
+
+
+def test_a_boot_that_the_emulator_broke_is_started_again(disk: LiveDisk) -> None:
+    """The emulator cannot be made to err, so the console gets what the guest's kernel would have said."""
+    last_words = "\n[    2.07] Oops: int3: 0000 [#1]\n[    2.08] Kernel panic - not syncing: Fatal exception\n"
+    spec = MachineSpec(memory_mib=1536, network=Network.RESTRICTED)
+    with QemuBackend(RunConfig(), default_home()).provision(spec, disk) as machine:
+        assert isinstance(machine, QemuMachine)
+
+        def speak() -> None:
+            console = machine.console_log()
+            wait_until(console.exists, Deadline.after(30), what="the console")
+            with console.open("a") as file:
+                file.write(last_words)
+
+        speaker = threading.Thread(target=speak)
+        speaker.start()
+        machine.start(Deadline.after(_BOOT_SECONDS))
+        speaker.join()
+        assert [note for note in machine.facts.notes if note.startswith("started a second time")]
+        assert "int3" not in machine.console_log().read_text(errors="replace")
