@@ -7,6 +7,7 @@ no terminals, so bytes pass unchanged and no getty takes them.
 
 from __future__ import annotations
 
+import math
 import socket
 import threading
 from dataclasses import dataclass
@@ -40,10 +41,12 @@ exec 3<>"$control"
 while :; do
     while read -r number seconds command <&3; do
         command=$(printf '%b' "$command")
-        ${{limit:+timeout -k 5 "$seconds"}} sh -c "$command" >$out 2>&1 </dev/null
+        # A file and a port of its own for each: what a command leaves running may write on, and keep files open.
+        rm -f $out
+        ${{limit:+timeout -k 5 "$seconds"}} sh -c "$command" >$out 2>&1 </dev/null 3>&-
         status=$?
         size=$(wc -c <$out)
-        {{ echo "$number $status" $size; cat $out; }} >&3
+        {{ echo "$number $status" $size; head -c "$size" $out; }} >&3
     done
     sleep 1
 done
@@ -54,7 +57,7 @@ READY = f"""\
 {_FIND_PORT}\
 # sshd is up; it can be reached once an interface has an address. Whether the machine has one, the bus tells.
 networked() {{ grep -qs '^0x0200' /sys/bus/pci/devices/*/class; }}
-addressed() {{ grep -qs '10\\.0\\.2\\.15' /proc/net/fib_trie; }}
+addressed() {{ grep -qs '10\\.0\\.2\\.15$' /proc/net/fib_trie; }}
 while networked && ! addressed; do sleep 0.2; done
 until echo "ready $(cat /proc/sys/kernel/random/boot_id)" >"$(port events)"; do sleep 0.2; done
 """
@@ -68,15 +71,29 @@ class BootEvent:
     boot_id: str = ""
 
 
+@dataclass(frozen=True)
+class _Head:
+    """The first line of an answer: of which request it is, the exit status, and how many bytes of output follow."""
+
+    number: int
+    status: int
+    size: int
+
+
 class ControlChannel:
     """The host's ends of both ports. One request at a time."""
 
     def __init__(self, control: Path, events: Path, deadline: Deadline) -> None:
         self._control = connect(control, deadline)
-        self._events = connect(events, deadline)
+        try:
+            self._events = connect(events, deadline)
+        except BackendError:
+            self._control.close()
+            raise
         self._lock = threading.Lock()
         self._number = 0
-        self._buffer = b""
+        self._buffer = bytearray()
+        self._head: _Head | None = None
         self._event_buffer = b""
 
     def execute(self, command: str, deadline: Deadline) -> tuple[int, str]:
@@ -88,17 +105,14 @@ class ControlChannel:
         with self._lock:
             self._number += 1
             escaped = "".join(_escape(letter) for letter in command)
-            seconds = max(1, round(deadline.remaining()))
-            try:
-                self._control.sendall(f"{self._number} {seconds} {escaped}\n".encode())
-            except OSError as error:
-                raise BackendError("the machine is gone: its control channel is closed") from error
+            # The agent ends the command, but after we have given up: a status of 124 is the command's own.
+            seconds = math.ceil(deadline.remaining()) + 1
+            self._send(f"{self._number} {seconds} {escaped}\n".encode(), deadline)
             while True:
                 # An answer to a request that was given up on may still come first.
-                number, status, size = [*self._line(deadline).split(), "0", "0", "0"][:3]
-                output = self._take(int(size), deadline)
-                if int(number) == self._number:
-                    return int(status), output.decode(errors="replace")
+                head, output = self._answer(deadline)
+                if head.number == self._number:
+                    return head.status, output.decode(errors="replace")
 
     def next_event(self, deadline: Deadline) -> BootEvent | None:
         """The next thing that the guest tells of its boot; ``None`` at the deadline.
@@ -119,23 +133,48 @@ class ControlChannel:
         self._control.close()
         self._events.close()
 
-    def _line(self, deadline: Deadline) -> str:
-        while b"\n" not in self._buffer:
-            self._more(deadline)
-        line, _, self._buffer = self._buffer.partition(b"\n")
-        return line.decode(errors="replace")
+    def _send(self, request: bytes, deadline: Deadline) -> None:
+        try:
+            self._control.settimeout(max(deadline.remaining(), 0.001))
+            self._control.sendall(request)
+        except TimeoutError as error:
+            # The agent must not take half a command for a whole one: at the end of file it drops it.
+            self._control.close()
+            raise GuestError("the agent in the guest does not take commands any more") from error
+        except OSError as error:
+            raise BackendError("the machine is gone: its control channel is closed") from error
 
-    def _take(self, size: int, deadline: Deadline) -> bytes:
-        while len(self._buffer) < size:
+    def _answer(self, deadline: Deadline) -> tuple[_Head, bytes]:
+        """The next answer. What has come of it when the time is up stays here, and is gone on with next time."""
+        while self._head is None:
+            end = self._buffer.find(b"\n")
+            if end < 0:
+                self._more(deadline)
+                continue
+            line = bytes(self._buffer[:end])
+            del self._buffer[: end + 1]
+            self._head = _parse(line)
+        head = self._head
+        while len(self._buffer) < head.size:
             self._more(deadline)
-        taken, self._buffer = self._buffer[:size], self._buffer[size:]
-        return taken
+        output = bytes(self._buffer[: head.size])
+        del self._buffer[: head.size]
+        self._head = None
+        return head, output
 
     def _more(self, deadline: Deadline) -> None:
         chunk = _receive(self._control, deadline)
         if chunk is None:
             raise GuestError(f"the agent in the guest did not answer within {deadline.seconds:g} s")
         self._buffer += chunk
+
+
+def _parse(line: bytes) -> _Head:
+    # Without a size there is no output: the command has removed its own file.
+    words = line.split()
+    if not 2 <= len(words) <= 3 or not all(word.isdigit() for word in words):
+        raise GuestError("the agent in the guest answers with something else", details=repr(line[:200]))
+    return _Head(*(int(word) for word in [*words, b"0"][:3]))
 
 
 def _receive(connection: socket.socket, deadline: Deadline) -> bytes | None:
