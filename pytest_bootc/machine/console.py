@@ -9,13 +9,17 @@ from pytest_bootc.deadline import Deadline, wait_until
 
 # Lines after which nothing good comes. They are printed by kernel, initramfs and systemd themselves and begin
 # where such a line begins, so that a message which quotes them does not count.
+_STAMP = r"\[ *\d+\.\d+\](?:\[ *[TC]\d+\])? "  # the second part with CONFIG_PRINTK_CALLER
 _FATAL = re.compile(
-    r"^(?:\[ *\d+\.\d+\] (?:\S+\[\d+\]: )?)?"
+    rf"^(?:{_STAMP}(?:\S+\[\d+\]: )?)?"
     r"(?:Kernel panic - not syncing|pytest-bootc-init: cannot"
     r"|You are in (?:emergency|rescue) mode|(?:\S+ )?Freezing execution)"
 )
-_BREAKPOINT = re.compile(r"^\[ *\d+\.\d+\] (?:Oops: )?int3: 0000", re.MULTILINE)
-_CONTROL = re.compile(r"\x1b(?:\[[0-9;?=]*[A-Za-z]|[()][A-Z0-9]|c)|[\x00-\x08\x0b-\x1f\x7f]")
+_BREAKPOINT = re.compile(rf"^{_STAMP}(?:Oops: )?int3: 0000", re.MULTILINE)
+# Sequences as ECMA-48 has them: those with parameters, strings (systemd >= 257 marks units with them), short ones.
+_CONTROL = re.compile(
+    r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[]PX^_][^\x07\x1b\n]*(?:\x07|\x1b\\)|[ -/]*[0-~])|[\x00-\x08\x0b-\x1f\x7f]"
+)
 
 
 class ConsoleLog:

@@ -60,7 +60,7 @@ def storage_command(engine: Engine, wiring: Wiring, disk: LiveDisk) -> list[str]
     return [
         str(engine.storage_daemon),
         "--blockdev", json.dumps(root),
-        "--nbd-server", f"addr.type=unix,addr.path={wiring.nbd},max-connections=4",
+        "--nbd-server", f"addr.type=unix,addr.path={_word(wiring.nbd)},max-connections=4",
         "--export", "type=nbd,id=root,node-name=root,name=root,writable=off",
     ]  # fmt: skip
 
@@ -75,10 +75,10 @@ def qemu_command(engine: Engine, wiring: Wiring, spec: MachineSpec, disk: Golden
         *(_live(engine, wiring, disk) if isinstance(disk, LiveDisk) else _file(engine, wiring, disk)),
         *_network(spec.network),
         "-device", "virtio-rng-pci",
-        "-chardev", f"file,id=console,path={wiring.console},append=on", "-serial", "chardev:console",
+        "-chardev", f"file,id=console,path={_word(wiring.console)},append=on", "-serial", "chardev:console",
         "-device", "virtio-serial-pci",
         *_port(1, "control", wiring.control), *_port(2, "events", wiring.events),
-        "-qmp", f"unix:{wiring.qmp},server=on,wait=off",
+        "-qmp", f"unix:{_word(wiring.qmp)},server=on,wait=off",
     ]  # fmt: skip
 
 
@@ -96,7 +96,7 @@ def _live(engine: Engine, wiring: Wiring, disk: LiveDisk) -> list[str]:
 
 
 def _file(engine: Engine, wiring: Wiring, disk: DiskFile) -> list[str]:
-    strings = [word for path in wiring.credentials for word in ("-smbios", f"type=11,path={path}")]
+    strings = [word for path in wiring.credentials for word in ("-smbios", f"type=11,path={_word(path)}")]
     # A bootloader under a BIOS knows no other display than a VGA.
     return [*_firmware(engine, wiring), *strings, *_cd(disk), *_overlay(wiring, "disk"), "-device", "virtio-vga"]
 
@@ -141,9 +141,14 @@ def _network(network: Network) -> list[str]:
     ]  # fmt: skip
 
 
+def _word(path: Path) -> str:
+    """A path as a value among others: commas are doubled."""
+    return str(path).replace(",", ",,")
+
+
 def _port(number: int, name: str, path: Path) -> list[str]:
     return [
-        "-chardev", f"socket,id={name},path={path},server=on,wait=off",
+        "-chardev", f"socket,id={name},path={_word(path)},server=on,wait=off",
         "-device", f"virtserialport,chardev={name},nr={number},name=pytest-bootc.{name}",
     ]  # fmt: skip
 
