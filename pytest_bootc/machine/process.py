@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pytest_bootc import command
 from pytest_bootc.deadline import Deadline, wait_until
-from pytest_bootc.errors import ProvisionError
+from pytest_bootc.errors import ProvisionError, WaitTimeoutError
 
 _SUPERVISOR = Path(__file__).with_name("supervisor.py")
 
@@ -45,12 +45,19 @@ class Processes:
         stdin = self._supervisor.stdin
         if stdin is None:
             raise ProvisionError("the supervisor has no standard input")
-        stdin.write(json.dumps(plan).encode() + b"\n")
-        stdin.flush()
+        # Where it has ended already, its log is told below.
+        with suppress(BrokenPipeError):
+            stdin.write(json.dumps(plan).encode() + b"\n")
+            stdin.flush()
         self._listener = threading.Thread(target=self._listen, name="supervisor", daemon=True)
         self._listener.start()
         names = [str(process["name"]) for process in processes]
-        wait_until(lambda: self._all_started(names, log), deadline, what="QEMU to start", last=lambda: _read_end(log))
+        try:
+            wait_until(lambda: self._all_started(names, log), deadline, what="QEMU to start")
+        except WaitTimeoutError as error:
+            raise ProvisionError(
+                f"the machine was not started within {deadline.seconds:g} s", details=_read_end(log)
+            ) from error
 
     def pid(self, name: str) -> int | None:
         """The process id, also after its end."""
@@ -109,7 +116,10 @@ class Processes:
             if self._failure or ended:
                 what = self._failure or ", ".join(f"{n} ended with status {s}" for n, s in ended.items())
                 raise ProvisionError(f"the machine could not be started: {what}", details=_read_end(log))
-            return all(name in self._pids for name in names)
+            started = all(name in self._pids for name in names)
+        if not started and not self.running:
+            raise ProvisionError("the machine could not be started: its supervisor ended", details=_read_end(log))
+        return started
 
 
 def _close(pipe: command.Pipe) -> None:

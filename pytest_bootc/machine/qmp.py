@@ -24,6 +24,7 @@ class QMPClient:
         self._replies: dict[int, Message] = {}
         self._events: list[Message] = []
         self._closed = False
+        self._why_closed = "it is gone"
         self._number = 0
         self._reader = threading.Thread(target=self._read, name="qmp", daemon=True)
 
@@ -37,7 +38,11 @@ class QMPClient:
         connection.settimeout(None)
         client = cls(connection)
         client._reader.start()
-        client.execute("qmp_capabilities", deadline=deadline)
+        try:
+            client.execute("qmp_capabilities", deadline=deadline)
+        except BackendError:
+            client.close()
+            raise
         return client
 
     def execute(self, command: str, *, deadline: Deadline, **arguments: object) -> object:
@@ -59,7 +64,7 @@ class QMPClient:
             self._changed.wait_for(lambda: number in self._replies or self._closed, deadline.remaining())
             reply = self._replies.pop(number, None)
         if reply is None:
-            why = "it is gone" if self._closed else f"no answer within {deadline.seconds:g} s"
+            why = self._why_closed if self._closed else f"no answer within {deadline.seconds:g} s"
             raise BackendError(f"QEMU did not answer to {command}: {why}")
         if "error" in reply:
             error_ = reply["error"]
@@ -118,17 +123,25 @@ class QMPClient:
             if not chunk:
                 break
             *lines, buffer = (buffer + chunk).split(b"\n")
-            for line in lines:
-                if line.strip():
-                    self._sort_in(json.loads(line))
+            if not all(self._sort_in(line) for line in lines if line.strip()):
+                break
         with self._changed:
             self._closed = True
             self._changed.notify_all()
 
-    def _sort_in(self, message: Message) -> None:
+    def _sort_in(self, line: bytes) -> bool:
+        """Put a message where it is looked for; whether it is one."""
+        try:
+            message = json.loads(line)
+        except ValueError:
+            message = None
         with self._changed:
+            if not isinstance(message, dict):
+                self._why_closed = f"what it says is no QMP: {line[:100]!r}"
+                return False
             if "event" in message:
                 self._events.append(message)
             elif isinstance(number := message.get("id"), int):
                 self._replies[number] = message
             self._changed.notify_all()
+        return True

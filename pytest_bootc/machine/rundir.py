@@ -16,6 +16,8 @@ from pathlib import Path
 from pytest_bootc.errors import ProvisionError
 
 _OWNER = "owner"
+_SOCKETS = "pytest-bootc-"
+_LONGEST = 70  # bytes of the folder in which those of sockets are made
 
 
 class RunFolder:
@@ -24,19 +26,25 @@ class RunFolder:
     def __init__(self, home: Path) -> None:
         """Make them below ``home``, and remove those of machines whose owner is gone.
 
-        :raises ProvisionError: the host's disk is full or read-only.
+        :raises ProvisionError: the host's disk is full or read-only, or there is no place for sockets.
         """
         try:
             home.mkdir(mode=0o700, parents=True, exist_ok=True)
             with (home / ".lock").open("w") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX)
                 _sweep(home)
-                self.sockets = Path(tempfile.mkdtemp(prefix="pytest-bootc-", dir=_short_folder()))
+                place = _short_folder()
                 self.path = Path(tempfile.mkdtemp(prefix="vm-", dir=home))
-                self._owner = (self.path / _OWNER).open("w")
-                fcntl.flock(self._owner, fcntl.LOCK_EX)
-                self._owner.write(str(self.sockets))
-                self._owner.flush()
+                self.sockets = place / f"{_SOCKETS}{self.path.name.removeprefix('vm-')}"
+                self._owner: int | None = os.open(self.path / _OWNER, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+                try:
+                    fcntl.flock(self._owner, fcntl.LOCK_EX)
+                    # Written down before it is there: whoever dies in between leaves nothing that nobody knows of.
+                    os.write(self._owner, os.fsencode(self.sockets))
+                    self.sockets.mkdir(mode=0o700)
+                except OSError:
+                    self.remove()
+                    raise
         except OSError as error:
             raise ProvisionError(
                 f"no folder for a machine can be made: {error}", resolution=f"make room below {home}"
@@ -59,26 +67,39 @@ class RunFolder:
         """Remove both folders; removing what is gone does nothing."""
         for folder in (self.sockets, self.path):
             shutil.rmtree(folder, ignore_errors=True)
-        self._owner.close()
+        if self._owner is not None:
+            os.close(self._owner)
+            self._owner = None
 
 
 def _sweep(home: Path) -> None:
     """Remove the folders of machines whose owner is gone; the caller holds the lock of ``home``."""
     for folder in home.glob("vm-*"):
         try:
-            with (folder / _OWNER).open("r+") as file:
+            with (folder / _OWNER).open("rb") as file:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                sockets = file.read().strip()
+                sockets = Path(os.fsdecode(file.read()))
         except BlockingIOError:
             continue
         except FileNotFoundError:
             # Its owner ended while making or while removing it.
-            sockets = ""
-        if sockets:
+            sockets = Path()
+        if sockets.name.startswith(_SOCKETS):  # on a full disk it may be only the beginning of a path
             shutil.rmtree(sockets, ignore_errors=True)
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _short_folder() -> str:
-    runtime = os.environ.get("XDG_RUNTIME_DIR", "")
-    return runtime if runtime and len(runtime) < 40 and os.access(runtime, os.W_OK) else tempfile.gettempdir()
+def _short_folder() -> Path:
+    """Where the folders of sockets are made.
+
+    :raises ProvisionError: there is no such place.
+    """
+    places = (os.environ.get("XDG_RUNTIME_DIR", ""), tempfile.gettempdir(), "/tmp", "/var/tmp")
+    for place in places:
+        if place.startswith("/") and len(os.fsencode(place)) <= _LONGEST and os.access(place, os.W_OK | os.X_OK):
+            return Path(place)
+    raise ProvisionError(
+        "there is no folder for sockets that can be written and has a short name",
+        details=f"looked at {', '.join(place for place in places if place)}",
+        resolution=f"set XDG_RUNTIME_DIR to one with a path of at most {_LONGEST} bytes",
+    )

@@ -29,10 +29,13 @@ _PR_SET_PDEATHSIG = 1
 _GRACE_SECONDS = 3.0
 _SOCKET_SECONDS = 15.0
 _libc = ctypes.CDLL(None)
+_self = os.getpid()
 
 
 def _die_with_parent() -> None:
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != _self:  # it died before that
+        os._exit(1)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
@@ -110,12 +113,15 @@ def _main() -> None:
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGPIPE):
         signal.signal(number, signal.SIG_IGN)
     owner = 0
-    line = b""
-    while not line.endswith(b"\n"):
+    said = b""
+    while b"\n" not in said:
         chunk = os.read(owner, 1 << 16)
         if not chunk:
             return
-        line += chunk
+        said += chunk
+    line, _, rest = said.partition(b"\n")
+    if rest:  # told to stop before it has begun
+        return
     plan = json.loads(line)
     running = _start(plan, owner)
     remove = True

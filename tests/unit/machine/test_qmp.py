@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_bootc.deadline import Deadline
+from pytest_bootc.deadline import Deadline, wait_until
 from pytest_bootc.errors import BackendError, WaitTimeoutError
 from pytest_bootc.machine.qmp import QMPClient
 
@@ -24,6 +24,7 @@ class Server:
     def __init__(self, path: Path) -> None:
         self.requests: list[dict[str, object]] = []
         self.answer: Answer = lambda request: reply(request, {})
+        self.capabilities: Answer = lambda request: reply(request, {})
         self._listener = socket.socket(socket.AF_UNIX)
         self._listener.bind(str(path))
         self._listener.listen()
@@ -48,7 +49,8 @@ class Server:
             for line in lines:
                 request = json.loads(line)
                 self.requests.append(request)
-                content = reply(request, {}) if request["execute"] == "qmp_capabilities" else self.answer(request)
+                handshake = request["execute"] == "qmp_capabilities"
+                content = (self.capabilities if handshake else self.answer)(request)
                 if content is None:
                     self._connection.shutdown(socket.SHUT_RDWR)
                     return
@@ -148,3 +150,53 @@ def test_the_end_of_qemu_ends_a_wait_at_once(server: Server, client: QMPClient) 
 def test_nobody_listens(tmp_path: Path) -> None:
     with pytest.raises(BackendError, match="QEMU does not answer on"):
         QMPClient.connect(tmp_path / "nothing", Deadline.after(1))
+
+
+@pytest.mark.parametrize("said", [b"login: \n", b"[1]\n", b'"event"\n', b"\xff\n"])
+def test_what_is_no_qmp_ends_the_connection_at_once(server: Server, client: QMPClient, said: bytes) -> None:
+    server.answer = lambda request: said
+    with pytest.raises(BackendError) as caught:
+        client.execute("query-status", deadline=Deadline.after(30))
+    assert caught.value.brief == f"QEMU did not answer to query-status: what it says is no QMP: {said[:-1]!r}"
+    assert client.closed
+
+
+def test_answers_of_many_commands_in_one_piece_and_in_any_order(server: Server, client: QMPClient) -> None:
+    requests: list[dict[str, object]] = []
+
+    def hold(request: dict[str, object]) -> bytes:
+        requests.append(request)
+        if len(requests) < 4:
+            return b""
+        return b"\n".join(reply(request, request["execute"]) for request in reversed(requests))
+
+    server.answer = hold
+    seen: dict[str, object] = {}
+    threads = [
+        threading.Thread(
+            target=lambda name=name: seen.update({name: client.execute(name, deadline=Deadline.after(20))})
+        )
+        for name in "abcd"
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert seen == {name: name for name in "abcd"}
+
+
+def test_a_server_that_refuses_the_handshake(server: Server, tmp_path: Path) -> None:
+    before = threading.active_count()
+    server.capabilities = lambda request: (
+        json.dumps({"error": {"desc": "not yet"}, "id": request["id"]}).encode() + b"\n"
+    )
+    with pytest.raises(BackendError, match="QEMU refused qmp_capabilities: not yet"):
+        QMPClient.connect(tmp_path / "qmp", Deadline.after(5))
+    wait_until(lambda: threading.active_count() < before, Deadline.after(5), what="both threads to end")
+
+
+def test_closing_twice_does_nothing(client: QMPClient) -> None:
+    client.close()
+    client.close()
+    with pytest.raises(BackendError, match="QEMU is gone: stop could not be sent"):
+        client.execute("stop", deadline=Deadline.after(5))

@@ -202,3 +202,64 @@ def test_kill_9_of_the_owner(tmp_path: Path) -> None:
         owner.kill()
         assert gone([pid])
         wait_until(lambda: not folder.exists(), Deadline.after(10), what="the folder to go")
+
+
+def test_stop_may_come_before_it_has_begun(tmp_path: Path) -> None:
+    """Plan and stop are read as one piece when it starts slowly."""
+    marker = tmp_path / "started"
+    process = {"name": "p0", "argv": ["/bin/touch", str(marker)], "log": str(tmp_path / "log"), "after": None}
+    plan = json.dumps({"processes": [process], "folders": [str(tmp_path / "machine")]}).encode()
+    (tmp_path / "machine").mkdir()
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", supervisor.__file__], input=plan + b"\nstop\n", capture_output=True, timeout=20,
+        check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+    assert not marker.exists()
+    assert (tmp_path / "machine").is_dir()
+
+
+def test_an_owner_that_goes_before_its_plan_is_whole(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", supervisor.__file__], input=b'{"processes": [', capture_output=True, timeout=20,
+        check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+
+
+def test_a_long_plan_arrives_in_pieces(start: Start) -> None:
+    owner = start(["/bin/sh", "-c", "sleep 300", *["x" * 5000] * 20], SLEEP)
+    pids = owner.pids(2)
+    assert all(alive(pid) for pid in pids)
+
+
+def test_what_the_processes_say_is_in_their_log(start: Start, tmp_path: Path) -> None:
+    owner = start(["/bin/sh", "-c", "echo out; echo err >&2; read line; echo $?"])
+    owner.pids(1)
+    assert owner.told() == {"event": "ended", "name": "p0", "status": 0}
+    assert (tmp_path / "log").read_text() == "out\nerr\n1\n"
+
+
+def test_the_first_that_ends_before_its_socket_is_there(start: Start, tmp_path: Path) -> None:
+    owner = start(["/bin/sh", "-c", "exit 1"], SLEEP, after=str(tmp_path / "never"))
+    owner.pids(1)
+    assert owner.told() == {"event": "failed", "name": "p1", "reason": f"{tmp_path}/never did not appear"}
+    assert owner.process.wait(10) == 0
+    assert (tmp_path / "machine").is_dir()
+
+
+def test_nothing_of_ours_is_open_in_the_processes(start: Start, tmp_path: Path) -> None:
+    """One that kept the pipe open would keep the supervisor from seeing its owner's end."""
+    owner = start(SLEEP)
+    (pid,) = owner.pids(1)
+    opened = sorted(int(path.name) for path in Path(f"/proc/{pid}/fd").iterdir())
+    assert opened == [0, 1, 2]
+    assert Path(f"/proc/{pid}/fd/0").readlink() == Path("/dev/null")
+    assert Path(f"/proc/{pid}/fd/1").readlink() == tmp_path / "log"
+
+
+def test_kill_9_of_the_supervisor_while_it_starts(start: Start, tmp_path: Path) -> None:
+    owner = start(SLEEP, SLEEP, after=str(tmp_path / "never"))
+    pids = owner.pids(1)
+    owner.process.kill()
+    assert gone(pids)
