@@ -31,6 +31,7 @@ from pytest_bootc.progress import Progress, Silent
 _LOCKS = "locks"
 _SCHEMAS = {"layers": "v1", "disks": "v1"}
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+_FULL_WORDS = ("No space left on device", "Disk quota exceeded")  # of programs, which run with the texts of C
 _MIB = 1 << 20
 _SILENT = Silent()
 
@@ -221,6 +222,10 @@ def _host_trouble(brief: str, folder: Path) -> Iterator[None]:
             details=str(error),
             resolution="set XDG_CACHE_HOME to a folder that this user can write",
         ) from error
+    except DiskError as error:
+        if not error.resolution and any(words in error.details for words in _FULL_WORDS):
+            raise _full(error.brief, folder, error.details) from error
+        raise
 
 
 def _full(brief: str, folder: Path, details: str) -> DiskError:
