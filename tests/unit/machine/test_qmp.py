@@ -29,7 +29,7 @@ class Server:
         self._listener.bind(str(path))
         self._listener.listen()
         self._connection: socket.socket | None = None
-        self._thread = threading.Thread(target=self._serve)
+        self._thread = threading.Thread(target=self._serve, daemon=True)
         self._thread.start()
 
     def send(self, content: bytes) -> None:
