@@ -17,6 +17,7 @@ from pytest_bootc.errors import (
     ConfigError,
     ImageError,
     ProvisionError,
+    WaitTimeoutError,
 )
 from pytest_bootc.machine import qemu_command
 from pytest_bootc.machine.accel import REFERENCE_HELLO_SECONDS, choose_accelerator, choose_without_kernel, cpu_model
@@ -161,7 +162,12 @@ class QemuMachine:
         """Power on and wait until the guest says that it is ready. Raises as the protocol says."""
         if self._processes.running:
             raise BackendError(f"{self.name} is running already")
-        self._prepare()
+        try:
+            self._prepare()
+        except OSError as error:
+            raise ProvisionError(
+                f"the machine's files could not be written: {error}", resolution="make room on the disk of the cache"
+            ) from error
         try:
             self._power_on(deadline.sooner(_START_SECONDS))
             self._await_ready(deadline)
@@ -299,7 +305,10 @@ class QemuMachine:
                 )
             return all(path.exists() for path in (self._wiring.qmp, self._wiring.control, self._wiring.events))
 
-        wait_until(there, deadline, what="QEMU's sockets")
+        try:
+            wait_until(there, deadline, what="QEMU's sockets")
+        except WaitTimeoutError as error:
+            raise ProvisionError(f"QEMU opened no sockets within {deadline.seconds:g} s") from error
 
     def _await_ready(self, deadline: Deadline) -> None:
         """Take the guest's own word for it, and give up as soon as the console or QEMU says that it is in vain."""

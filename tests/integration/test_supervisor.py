@@ -23,12 +23,14 @@ from pytest_bootc.disk.cache import Cache, default_home
 from pytest_bootc.disk.live import Workshop, build_live_disk
 from pytest_bootc.errors import BackendError, ProvisionError
 from pytest_bootc.image import ImageReference
+from pytest_bootc.machine.base import PowerState
 from pytest_bootc.machine.process import Processes
+from pytest_bootc.machine.qemu import QemuBackend, QemuMachine
 from pytest_bootc.machine.qemu_command import Engine, Wiring, plan
 from pytest_bootc.machine.qmp import QMPClient
 from pytest_bootc.machine.rundir import RunFolder
 from pytest_bootc.machine.storage import make_overlay
-from pytest_bootc.model import Accelerator, LiveDisk, MachineSpec, Network
+from pytest_bootc.model import Accelerator, LiveDisk, MachineSpec, Network, RunConfig
 from pytest_bootc.progress import Silent
 from pytest_bootc.source import source_for
 
@@ -38,7 +40,9 @@ OWNER = """
 import json, sys
 from pathlib import Path
 from pytest_bootc.deadline import Deadline
+from pytest_bootc.machine.base import PowerState
 from pytest_bootc.machine.process import Processes
+from pytest_bootc.machine.qemu import QemuBackend, QemuMachine
 processes, folders, ending = json.loads(sys.argv[1])
 owned = Processes()
 owned.start(processes, [Path(folder) for folder in folders], Path(folders[1]) / "qemu.log", Deadline.after(30))
@@ -264,3 +268,37 @@ def test_a_qemu_that_refuses_says_why(machine: Machine) -> None:
     wait_until(lambda: machine.processes.ended("qemu"), soon(), what="QEMU to end")
     assert "-no-such-option" in machine.folder.file("qemu.log").read_text()
     machine.await_none()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small file system")
+def test_a_disk_that_is_full_before_qemu_is_started(disk: LiveDisk, tmp_path: Path) -> None:
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", tmp_path], check=True)
+    try:
+        with QemuBackend(RunConfig(), tmp_path).provision(MachineSpec(), disk) as machine:
+            with pytest.raises(ProvisionError) as caught:
+                machine.start(soon())
+            assert machine.power_state() is PowerState.OFF
+        assert caught.value.brief.startswith("the machine's files could not be written: ")
+        assert "No space left on device" in caught.value.brief
+        assert caught.value.resolution == "make room on the disk of the cache"
+        assert list((tmp_path / "vms").glob("vm-*")) == []
+    finally:
+        subprocess.run(["umount", tmp_path], check=True)
+
+
+def test_a_qemu_that_opens_no_sockets_is_the_labs_trouble(disk: LiveDisk, tmp_path: Path) -> None:
+    """A program of that name which answers to --version and then does nothing."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    (folder / "qemu-system-x86_64").write_text(
+        "#!/bin/sh\ncase $* in *--version*) echo QEMU emulator version 9.9.9;; *-L*) ;; *) exec sleep 300;; esac\n"
+    )
+    (folder / "qemu-system-x86_64").chmod(0o755)
+    spec = MachineSpec(qemu=str(folder / "qemu-system-x86_64"))
+    with QemuBackend(RunConfig(), tmp_path / "home").provision(spec, disk) as machine:
+        assert isinstance(machine, QemuMachine)
+        with pytest.raises(ProvisionError) as caught:
+            machine.start(Deadline.after(2))
+        pid = machine.process_id("qemu")
+    assert caught.value.brief == "QEMU opened no sockets within 2 s"
+    assert not Path(f"/proc/{pid}").exists()
