@@ -37,6 +37,7 @@ def test_the_probe_keeps_its_time_and_its_answer(image_layout: dict[str, Path], 
     chosen = choose_accelerator(qemu, "of this host", kernel, tmp_path / "probes")
     assert time.monotonic() - began < 10  # 3 s, and what a loaded host takes to start and end QEMU
     (record,) = (tmp_path / "probes").iterdir()
+    assert record.suffix == ".json"
     assert json.loads(record.read_text()) is (chosen is Accelerator.KVM)
     # The second answer is the kept one: this QEMU does not even exist.
     assert choose_accelerator(Path("/nowhere/qemu"), "of this host", kernel, tmp_path / "probes") is chosen

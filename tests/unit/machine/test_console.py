@@ -110,6 +110,7 @@ def test_an_earlier_boot_does_not_count(console: ConsoleLog) -> None:
         ("[    2.503113] Oops: 0000 [#1] SMP", False),
         ("[    2.503113] traps: int3: 0000", False),
         ("int3: 0000", False),
+        ("log: [    2.503113] int3: 0000", False),
     ],
 )
 def test_a_breakpoint_of_the_kernel_itself(console: ConsoleLog, line: str, has: bool) -> None:  # noqa: FBT001

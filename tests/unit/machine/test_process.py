@@ -123,6 +123,16 @@ def test_a_supervisor_that_ends_at_once(
     assert caught.value.details == "no luck\n"
 
 
+def test_a_supervisor_that_ends_before_it_has_read_its_plan(
+    machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = tmp_path / "supervisor.py"
+    broken.write_text("raise SystemExit('no luck')")
+    monkeypatch.setattr(process, "_SUPERVISOR", broken)
+    with pytest.raises(ProvisionError, match="its supervisor ended"):
+        machine.start(["/bin/echo", "more than fits into a pipe" * 10_000])
+
+
 def test_a_supervisor_that_hangs_is_killed(machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     machine.start(SLEEP)
     supervisor = machine.processes._supervisor
