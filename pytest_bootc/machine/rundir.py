@@ -36,8 +36,9 @@ class RunFolder:
                 place = _short_folder()
                 self.path = Path(tempfile.mkdtemp(prefix="vm-", dir=home))
                 self.sockets = place / f"{_SOCKETS}{self.path.name.removeprefix('vm-')}"
-                self._owner: int | None = os.open(self.path / _OWNER, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+                self._owner: int | None = None
                 try:
+                    self._owner = os.open(self.path / _OWNER, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
                     fcntl.flock(self._owner, fcntl.LOCK_EX)
                     # Written down before it is there: whoever dies in between leaves nothing that nobody knows of.
                     os.write(self._owner, os.fsencode(self.sockets))

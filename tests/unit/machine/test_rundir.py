@@ -110,7 +110,12 @@ def test_a_living_owner_keeps_its_folders_when_it_forks(tmp_path: Path) -> None:
         assert owner.stdout is not None
         path, _ = (Path(word) for word in owner.stdout.readline().split())
         children = Path(f"/proc/{owner.pid}/task/{owner.pid}/children")
-        child = wait_until(lambda: children.read_text().split(), Deadline.after(10), what="the child")[0]
+
+        def sleeper() -> str | None:
+            pids = children.read_text().split()
+            return next((pid for pid in pids if Path(f"/proc/{pid}/comm").read_text() == "sleep\n"), None)
+
+        child = wait_until(sleeper, Deadline.after(10), what="the child")
         RunFolder(tmp_path).remove()
         assert path.is_dir()
         owner.kill()
@@ -181,13 +186,13 @@ def test_no_place_for_sockets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small file system")
-def test_a_full_disk_is_told_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    full = tmp_path / "full"
-    full.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k,nr_inodes=5", "tmpfs", full], check=True)
+@pytest.mark.parametrize("room", [3, 4, 5])
+def test_a_full_disk_is_told_and_leaves_nothing(monkeypatch: pytest.MonkeyPatch, room: int) -> None:
+    """There is room for the root and for .lock, then for the folder as well, then for its owner, not for sockets."""
+    full = Path(tempfile.mkdtemp(prefix="full-", dir="/tmp"))
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size=64k,nr_inodes={room}", "tmpfs", full], check=True)
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(full))
     try:
-        # The root, .lock, a machine's folder and its owner: nothing is left for the folder of sockets.
         (full / "filler").touch()
         with pytest.raises(ProvisionError, match="No space left on device") as caught:
             RunFolder(full)
@@ -195,3 +200,4 @@ def test_a_full_disk_is_told_and_leaves_nothing(tmp_path: Path, monkeypatch: pyt
         assert sorted(path.name for path in full.iterdir()) == [".lock", "filler"]
     finally:
         subprocess.run(["umount", full], check=True)
+        full.rmdir()
