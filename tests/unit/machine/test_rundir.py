@@ -163,7 +163,7 @@ def test_sockets_lie_in_the_runtime_folder(tmp_path: Path, monkeypatch: pytest.M
         shutil.rmtree(base)
 
 
-@pytest.mark.parametrize("runtime", ["/" + "r" * 70, "relative", "/nowhere/at/all", ""])
+@pytest.mark.parametrize("runtime", ["/" + "r" * 70, ".", "/nowhere/at/all", ""])
 def test_a_runtime_folder_that_does_not_do_is_passed_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runtime: str
 ) -> None:

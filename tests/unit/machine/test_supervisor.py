@@ -232,7 +232,7 @@ def test_an_owner_that_goes_before_its_plan_is_whole(tmp_path: Path) -> None:
 
 
 def test_a_long_plan_arrives_in_pieces(start: Start) -> None:
-    owner = start(["/bin/sh", "-c", "sleep 300", *["x" * 5000] * 20], SLEEP)
+    owner = start(["/bin/sh", "-c", "exec sleep 300", *["x" * 5000] * 20], SLEEP)
     pids = owner.pids(2)
     assert all(alive(pid) for pid in pids)
 
