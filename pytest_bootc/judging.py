@@ -45,6 +45,8 @@ def parametrise(metafunc: pytest.Metafunc, run: Run) -> None:
 def prepare(items: list[pytest.Item], config: pytest.Config, run: Run) -> None:
     """Say in each test, before it can be skipped, what it judges."""
     labelled = _allure_folder(config) is not None
+    if labelled:
+        allure.decide_statuses(config)
     for item in items:
         subject = subject_of(item, run)
         if subject is not None:
@@ -107,6 +109,9 @@ def observe(item: pytest.Item, call: pytest.CallInfo[None], report: pytest.TestR
     states.append(_phase_state(call, report))
     properties = [entry for entry in item.user_properties if entry[0] != junit.STATE]
     report.user_properties = [*properties, (junit.STATE, heaviest(states).value)]
+    subject = subject_of(item, run)
+    facts = None if subject is None else run.facts.get(subject.name)
+    allure.set_state(heaviest(states), None if facts is None else facts.scope)
     error = None if call.excinfo is None else call.excinfo.value
     if report.failed and isinstance(error, BootcTestError):
         _say_shortly(report, error)

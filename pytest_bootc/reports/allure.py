@@ -11,16 +11,33 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import allure
+import allure_commons
 import pytest
+from allure_commons.model2 import Label, Status, StatusDetails, TestResult
 from allure_commons.types import AttachmentType
 
-# Allure 2 sorts failures by these; Allure 3 has its own, set in its configuration.
+from pytest_bootc.model import Scope
+from pytest_bootc.verdict import State
+
+# Allure 2 sorts failures by these, and sees no labels; Allure 3 has its own, in allurerc.json.
 _CATEGORIES = [
+    {"name": "Good only when tried again", "matchedStatuses": ["failed"], "flaky": True},
     {"name": "The image failed", "matchedStatuses": ["failed"]},
     {"name": "Laboratory, options or tests", "matchedStatuses": ["broken"]},
     {"name": "Not judged", "matchedStatuses": ["skipped"]},
 ]
-_TYPES = {".png": AttachmentType.PNG, ".json": AttachmentType.JSON}
+# Whatever else there is, HTML of a guest among it, is shown as text.
+_TYPES = {".png": AttachmentType.PNG, ".svg": AttachmentType.SVG, ".json": AttachmentType.JSON}
+_STATE = "state"
+_SCOPE = "scope"
+_STATUSES = {
+    State.SKIP: Status.SKIPPED,
+    State.PASS: Status.PASSED,
+    State.INFRA: Status.BROKEN,
+    State.USAGE: Status.BROKEN,
+    State.FLAKY: Status.FAILED,
+    State.FAIL: Status.FAILED,
+}
 
 
 @dataclass(frozen=True, repr=False)
@@ -45,6 +62,38 @@ def add_labels(item: pytest.Item, subject: str, suite: str | None) -> None:
 def note_digest(digest: str) -> None:
     """Say which image it was. Excluded from the history, which would else begin anew with every build."""
     allure.dynamic.parameter("digest", Plain(digest), excluded=True)
+
+
+def set_state(state: State, scope: Scope | None = None) -> None:
+    """Say what is known of the current test by now; what was said before of it does not count any more."""
+    allure.dynamic.label(_STATE, state.value)  # type: ignore[no-untyped-call]
+    if scope is not None:
+        allure.dynamic.label(_SCOPE, scope.value)  # type: ignore[no-untyped-call]
+
+
+class StatusByState:
+    """Gives each result the status of its state, where allure-pytest has one by the exception's class."""
+
+    @allure_commons.hookimpl(tryfirst=True)
+    def report_result(self, result: TestResult) -> None:
+        """Called for each result that is complete, and before it is written."""
+        said = {label.name: label.value for label in result.labels if label.name in (_STATE, _SCOPE)}
+        if _STATE not in said:
+            return
+        others = [label for label in result.labels if label.name not in said]
+        result.labels = [*others, *(Label(name, value) for name, value in said.items())]
+        state = State(said[_STATE])
+        result.status = _STATUSES[state]
+        if state is State.FLAKY:
+            result.statusDetails = result.statusDetails or StatusDetails()
+            result.statusDetails.flaky = True
+
+
+def decide_statuses(config: pytest.Config) -> None:
+    """Have the states of this run's tests decide their statuses, until pytest is done with ``config``."""
+    plugin = StatusByState()
+    allure_commons.plugin_manager.register(plugin)
+    config.add_cleanup(lambda: allure_commons.plugin_manager.unregister(plugin))
 
 
 def attach(paths: Iterable[Path]) -> None:

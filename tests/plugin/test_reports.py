@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import allure_commons
 import pytest
 
 Judge = Callable[..., pytest.RunResult]
@@ -119,6 +120,98 @@ def test_evidence_is_attached(judge: Judge, pytester: pytest.Pytester, tmp_path:
     attached = {entry["name"]: entry["source"] for entry in results(folder)["test_it"]["attachments"]}
     assert attached.keys() == {"a.txt", "console.log", "journal.txt"}
     assert (folder / attached["a.txt"]).read_text() == "content"
+
+
+BODIES = {
+    "pass": "pass",
+    "fail": "raise GuestError('a unit failed')",
+    "infra": "raise BackendError('QEMU was killed')",
+    "usage": "raise ConfigError('no mkfs.erofs')",
+    "skip": "pytest.skip('not here')",
+}
+# In the call whatever the test stumbles over is a failure, which Allure's own plugin calls broken.
+CELLS = {
+    **{(phase, body): body for phase in ("setup", "call", "teardown") for body in BODIES},
+    ("call", "{}['missing']"): "fail",
+    ("setup", "{}['missing']"): "infra",
+    ("setup", "assert 1 == 2"): "fail",
+    ("teardown", "assert 1 == 2"): "fail",
+    ("teardown", "raise OSError(28, 'full')"): "infra",
+}
+STATUSES = {"pass": "passed", "fail": "failed", "infra": "broken", "usage": "broken", "skip": "skipped"}
+
+
+@pytest.mark.parametrize("workers", [[], ["-n2"]])
+def test_the_state_of_each_phase_decides_the_status(
+    judge: Judge, pytester: pytest.Pytester, tmp_path: Path, workers: list[str]
+) -> None:
+    tests = ["import pytest", "from pytest_bootc.errors import BackendError, ConfigError, GuestError"]
+    wanted = {}
+    for number, ((phase, body), state) in enumerate(CELLS.items()):
+        lines = dict.fromkeys(("setup", "call", "teardown"), "pass") | {phase: BODIES.get(body, body)}
+        tests.append(
+            f"@pytest.fixture\ndef prepared{number}(vm):\n    {lines['setup']}\n    yield\n    {lines['teardown']}\n"
+            f"def test_{number}(prepared{number}):\n    {lines['call']}\n"
+        )
+        wanted[f"test_{number}"] = (
+            ("pass", "passed") if (phase, body) == ("teardown", "skip") else (state, STATUSES[state])
+        )
+    pytester.makepyfile(test_a="\n".join(tests))
+    judge(f"--alluredir={tmp_path / 'allure'}", *workers, apart=bool(workers))
+    found = results(tmp_path / "allure")
+    labels = {name: pairs(entry["labels"]) for name, entry in found.items()}
+    assert {name: (labels[name]["state"], entry["status"]) for name, entry in found.items()} == wanted
+    assert {said["scope"] for said in labels.values()} == {"running system"}
+    for entry in found.values():
+        assert [label["name"] for label in entry["labels"]].count("state") == 1
+
+
+def test_flaky_is_a_failure_of_its_own_kind(judge: Judge, pytester: pytest.Pytester, tmp_path: Path) -> None:
+    pytester.makepyfile("def test_it(vm): pass")
+    pytester.makeconftest(
+        """
+        import pytest
+        from pytest_bootc.reports import allure
+        from pytest_bootc.verdict import State
+
+        @pytest.hookimpl(wrapper=True, tryfirst=True)
+        def pytest_runtest_makereport(item, call):
+            report = yield
+            allure.set_state(State.FLAKY)
+            return report
+        """
+    )
+    judge(f"--alluredir={tmp_path / 'allure'}")
+    entry = results(tmp_path / "allure")["test_it"]
+    assert (entry["status"], entry["statusDetails"]) == ("failed", {"flaky": True})
+
+
+def test_nothing_stays_behind_in_allure(judge: Judge, pytester: pytest.Pytester, tmp_path: Path) -> None:
+    before = set(allure_commons.plugin_manager.get_plugins())
+    pytester.makepyfile(
+        """
+        import allure_commons
+
+        def test_it(vm):
+            plugins = allure_commons.plugin_manager.get_plugins()
+            assert "StatusByState" in [type(plugin).__name__ for plugin in plugins]
+        """
+    )
+    assert judge(f"--alluredir={tmp_path / 'allure'}").ret == 0
+    kinds = {type(plugin).__name__ for plugin in set(allure_commons.plugin_manager.get_plugins()) - before}
+    assert "StatusByState" not in kinds
+
+
+def test_pictures_are_attached_as_pictures(judge: Judge, pytester: pytest.Pytester, tmp_path: Path) -> None:
+    names = {"a.png": "image/png", "b.svg": "image/svg+xml", "c.json": "application/json", "d.log": "text/plain",
+             "e.txt": "text/plain", "f.html": "text/plain", "core": "text/plain"}  # fmt: skip
+    lines = "".join(f"    evidence.attach({name!r}, b'<{name}>' * 9)\n" for name in names)
+    pytester.makepyfile(test_a=f"def test_it(evidence):\n{lines}    assert False")
+    judge(f"--alluredir={tmp_path / 'allure'}")
+    attached = {entry["name"]: entry for entry in results(tmp_path / "allure")["test_it"]["attachments"]}
+    for name, kind in names.items():
+        assert attached[name]["type"] == kind
+        assert (tmp_path / "allure" / attached[name]["source"]).read_text() == f"<{name}>" * 9
 
 
 def test_shipped_suites_are_sorted_by_suite(judge: Judge, install: Callable[..., Path], tmp_path: Path) -> None:
