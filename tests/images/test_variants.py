@@ -10,6 +10,10 @@ import variants
 from oci import Compression, Entry, Layer, Layout
 
 KERNEL = "usr/lib/modules/6.1.0/vmlinuz"
+MODULES = {name: f"usr/lib/modules/6.1.0/kernel/{name}.ko.xz" for name in ("virtio_blk", "erofs", "nls_utf8")}
+LDCONFIG = "usr/lib/systemd/system/sysinit.target.wants/ldconfig.service"
+LIBRARIES = "usr/lib/x86_64-linux-gnu"
+NEWUIDMAP = Entry("usr/bin/newuidmap", data=b"map", mode=0o4755, xattrs={"security.capability": b"all"})
 CONFIG = {"architecture": "amd64", "os": "linux", "config": {}}
 
 
@@ -18,8 +22,10 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Layout:
     """A few hundred files, hard links across folders, and the two odd layers."""
     files = [Entry(f"usr/share/part-{number % 7}/{number}", data=b"%d" % number) for number in range(200)]
     files += [Entry(f"usr/{name}/linked", data=b"linked", inode="linked") for name in ("a", "z")]
-    for path in (*variants.SSHD, KERNEL):
-        files += [Entry(path), Entry(f"{path}-neighbour")]
+    for path in (*variants.SSHD, KERNEL, *MODULES.values(), LDCONFIG):
+        files += [Entry(path, data=path.encode()), Entry(f"{path}-neighbour")]
+    files += [Entry(f"{LIBRARIES}/libz.so.1.3", data=b"ELF libc.so.6\0libz.so.1\0"), NEWUIDMAP]
+    files += [oci.symlink(f"{LIBRARIES}/libz.so.1", "libz.so.1.3")]
     tree = {entry.path: entry for entry in files} | {"empty": oci.directory("empty", 0o700)}
     for path in list(tree):
         tree |= {folder: oci.directory(folder) for folder in oci.parents(path)}
@@ -48,7 +54,12 @@ def wrong_blobs(layout: Layout) -> list[str]:
     return [digest for digest, body in bodies.items() if digest != "sha256:" + hashlib.sha256(body).hexdigest()]
 
 
-@pytest.mark.parametrize(("name", "hidden"), [("no-kernel", {KERNEL}), ("no-sshd", set(variants.SSHD))])
+@pytest.mark.parametrize(("name", "hidden"), [
+        ("no-kernel", {KERNEL}),
+        ("no-sshd", set(variants.SSHD)),
+        ("no-virtio-blk", {MODULES["virtio_blk"]}),
+    ],
+)
 def test_hiding_variants_hide_just_that(server: Layout, tmp_path: Path, name: str, hidden: set[str]) -> None:
     before = merged(server, tmp_path)
     after = merged(make(name, server, tmp_path), tmp_path)
@@ -58,7 +69,10 @@ def test_hiding_variants_hide_just_that(server: Layout, tmp_path: Path, name: st
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("no-kernel", r"expected one kernel, found \[\]"), ("no-sshd", r"nothing to hide at \['etc/.*sshd\.service', ")],
+    [
+        ("no-kernel", r"expected one file with a path that ends with /vmlinuz, found \[\]"),
+        ("no-sshd", r"nothing to hide at \['etc/.*sshd\.service', "),
+    ],
 )
 def test_hiding_what_is_not_there_is_an_error(server: Layout, tmp_path: Path, name: str, message: str) -> None:
     bare = make(name, server, tmp_path)
@@ -66,10 +80,42 @@ def test_hiding_what_is_not_there_is_an_error(server: Layout, tmp_path: Path, na
         variants.MAKERS[name](bare, tmp_path / "again", "v1")
 
 
-def test_failing_unit_is_enabled(server: Layout, tmp_path: Path) -> None:
-    tree = merged(make("failing-unit", server, tmp_path), tmp_path)
-    wanted = tree["etc/systemd/system/multi-user.target.wants/broken-on-purpose.service"]
-    assert b"ExecStart=/usr/bin/false\n" in oci.content(tree[wanted.target.lstrip("/")])
+@pytest.mark.parametrize(
+    ("name", "unit", "line"),
+    [
+        ("failing-unit", "multi-user.target.wants/broken-on-purpose", b"ExecStart=/usr/bin/false\n"),
+        ("stuck-unit", "multi-user.target.wants/stuck-on-purpose", b"TimeoutStartSec=infinity\n"),
+        ("skipped-unit", "multi-user.target.wants/skipped-on-purpose", b"ConditionPathExists=/nowhere\n"),
+        ("boot-panic", "sysinit.target.wants/panic-on-purpose", b"DefaultDependencies=no\n"),
+        ("hang-before-sshd", "multi-user.target.wants/hang-on-purpose", b"Before=ssh.service sshd.service\n"),
+        ("neglected", "multi-user.target.wants/neglect", b"ExecStart=/usr/libexec/neglect\n"),
+    ],
+)
+def test_units_are_enabled(server: Layout, tmp_path: Path, name: str, unit: str, line: bytes) -> None:
+    tree = merged(make(name, server, tmp_path), tmp_path)
+    wanted = tree[f"etc/systemd/system/{unit}.service"]
+    assert line in oci.content(tree[wanted.target.lstrip("/")])
+
+
+def test_boots_that_go_elsewhere(server: Layout, tmp_path: Path) -> None:
+    emergency = merged(make("emergency-shell", server, tmp_path), tmp_path)
+    assert oci.content(emergency["etc/fstab"]).startswith(b"/dev/disk/by-label/nowhere /var/nowhere ext4 ")
+    target = merged(make("wrong-target", server, tmp_path), tmp_path)["etc/systemd/system/default.target"]
+    assert target.target == "/usr/lib/systemd/system/rescue.target"
+
+
+def test_another_module_has_the_name_of_the_roots(server: Layout, tmp_path: Path) -> None:
+    tree = merged(make("unknown-root", server, tmp_path), tmp_path)
+    assert oci.content(tree[MODULES["erofs"]]) == MODULES["nls_utf8"].encode()
+
+
+def test_neglected_has_all_its_faults(server: Layout, tmp_path: Path) -> None:
+    tree = merged(make("neglected", server, tmp_path), tmp_path)
+    helper = tree[NEWUIDMAP.path]
+    assert (helper.mode, helper.xattrs, oci.content(helper)) == (0o755, {}, b"map")
+    assert oci.content(tree[f"{LIBRARIES}/libq.so.1"]) == b"ELF libc.so.6\0libq.so.1\0"
+    assert LDCONFIG not in tree
+    assert tree["usr/libexec/neglect"].mode == 0o755
 
 
 def test_arm64_changes_only_what_the_image_says(server: Layout, tmp_path: Path) -> None:
