@@ -26,7 +26,7 @@ CLASSES = {
     "ssh/session": ("SSHSession",),
     "guest": ("Guest",),
     "machine/pool": ("VM",),
-    "evidence": ("EvidenceRecord",),
+    "evidence/record": ("EvidenceRecord",),
     "deadline": ("Deadline",),
 }
 VALUES = {

@@ -85,7 +85,7 @@ def test_of_an_earlier_run_nothing_is_left(judge: Judge, pytester: pytest.Pytest
 def test_a_source_that_hangs_hides_nothing(
     judge: Judge, pytester: pytest.Pytester, script: Script, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pytest_bootc.evidence._SOURCE_SECONDS", 0.1)
+    monkeypatch.setattr("pytest_bootc.evidence.record._SOURCE_SECONDS", 0.1)
     script('[[control]]\nmatch = "journalctl"\nhang = true')
     pytester.makepyfile(test_a="def test_it(vm): assert 1 == 2")
     result = judge()
