@@ -24,6 +24,7 @@ ROW = "red"
 #: Every process of an inner run inherits this variable, wherever it moves; its value is the bed's folder.
 MARKER = "PYTEST_BOOTC_RED"
 
+_RED = (1, 10)
 _RUN_SECONDS = 1200.0
 _GONE_SECONDS = 20.0
 _SHOWN = 6000
@@ -52,6 +53,14 @@ class Case:
     runs: int = 1
     fresh_cache: bool = False
     short: bool = False
+
+
+@dataclass(frozen=True)
+class Place:
+    """Namespaces of their own: ``prefix`` runs a command there, ``root`` is how to look in from here."""
+
+    prefix: tuple[str, ...]
+    root: Path
 
 
 @dataclass(frozen=True)
@@ -94,8 +103,8 @@ class Ended:
         return found
 
     def catches(self, case: Case) -> bool:
-        """Whether the fault was noticed at all, whatever was made of it."""
-        return self.status != 0 if case.status else bool(re.search(case.quote, self.text))
+        """Whether the fault was noticed at all: the run was red, whatever for, or told of it."""
+        return self.status in _RED if case.status else bool(re.search(case.quote, self.text))
 
 
 class Running:
@@ -152,23 +161,34 @@ class Bed:
         for folder in (self.work, self.temporary, self.runtime):
             folder.mkdir(mode=0o700)
         (self.work / "pytest.ini").write_text("[pytest]\n")
+        #: Where the runs are made, if not here.
+        self.place: Place | None = None
         self._runs = 0
 
     @property
     def home(self) -> Path:
-        """The plugin's part of the cache."""
-        return self.cache / "pytest-bootc"
+        """The plugin's part of the cache, as seen from here."""
+        root = Path("/") if self.place is None else self.place.root
+        return root / self.cache.relative_to("/") / "pytest-bootc"
 
     def use_fresh_cache(self) -> None:
         """Begin with nothing pulled and nothing built."""
         self.cache = self.path / "cache"
 
+    def forget_disks(self) -> None:
+        """Begin with everything pulled and nothing built."""
+        shutil.rmtree(self.home / "disks")
+        for index in self.home.glob("layers/*/*/*.erofs"):
+            index.unlink()
+
     @contextmanager
-    def run(self, image: str, tests: str, *options: str, prefix: Sequence[str] = (), **more: str) -> Iterator[Running]:
+    def run(self, image: str, tests: str, *options: str, **more: str) -> Iterator[Running]:
         """Begin to judge an image: with a test file of this text, else with the suites that the options name."""
         self._runs += 1
         junit, log = self.path / f"junit-{self._runs}.xml", self.path / f"log-{self._runs}"
-        command = [*prefix, sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "no:randomly"]
+        # Entering a namespace of mounts changes the working directory.
+        enter = [] if self.place is None else [*self.place.prefix, "env", f"--chdir={self.work}"]
+        command = [*enter, sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "no:randomly"]
         command += ["--image", image, "--vm-network", "restricted", f"--junitxml={junit}", *options]
         if tests:
             (self.work / "test_inner.py").write_text(tests)
@@ -244,9 +264,7 @@ class Book:
         self._bed = bed
         self._layouts = layouts
 
-    def judge(
-        self, case: Case, act: Callable[[Running], None] = lambda _: None, *, prefix: Sequence[str] = (), **more: str
-    ) -> None:
+    def judge(self, case: Case, act: Callable[[Running], None] = lambda _: None, **more: str) -> None:
         """Make the case's runs, with ``act`` at work beside each, and see that they say what they must."""
         if case.fresh_cache:
             self._bed.use_fresh_cache()
@@ -254,7 +272,7 @@ class Book:
         began = time.monotonic()
         caught, faults, told = True, [], ""
         for number in range(case.runs):
-            with self._bed.run(image, case.tests, *case.options, prefix=prefix, **more) as running:
+            with self._bed.run(image, case.tests, *case.options, **more) as running:
                 act(running)
                 ended = running.end()
             caught = caught and ended.catches(case)
