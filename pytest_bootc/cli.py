@@ -3,17 +3,99 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
+from pathlib import Path
+
+from pytest_bootc.errors import Blame, BootcTestError
+
+# The exit statuses are those of runs; 2 is argparse's own.
+_GOOD = 0
+_STATUSES = {Blame.USAGE: 4, Blame.LAB: 10, Blame.IMAGE: 1}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Read the command line and do what it says; the exit status."""
-    parser = argparse.ArgumentParser(
+    command_line = parser()
+    options = command_line.parse_args(arguments)
+    command: Callable[[argparse.Namespace], None] | None = options.command
+    if command is None:
+        command_line.print_help()
+        return _GOOD
+    try:
+        command(options)
+    except BootcTestError as error:
+        sys.stderr.write(f"pytest-bootc: error: {error}\n")
+        return _STATUSES[error.blame]
+    return _GOOD
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line: each sub-command with the function that does it."""
+    whole = argparse.ArgumentParser(
         prog="pytest-bootc",
         description="Companion of the pytest plugin. To judge an image, run: pytest --image REF",
     )
-    parser.add_argument("--version", action="version", version=f"pytest-bootc {version('pytest-bootc')}")
-    parser.parse_args(arguments)
-    parser.print_help()
-    return 0
+    whole.add_argument("--version", action="version", version=f"pytest-bootc {version('pytest-bootc')}")
+    whole.set_defaults(command=None)
+    commands = whole.add_subparsers(title="commands", metavar="COMMAND")
+    text = "make an HTML report of what runs with --alluredir left"
+    _describe_report(commands.add_parser("report", help=text, description=f"{text[0].upper()}{text[1:]}."))
+    return whole
+
+
+def _describe_report(report: argparse.ArgumentParser) -> None:
+    report.set_defaults(command=_report)
+    report.add_argument("results", metavar="RESULTS", type=Path, nargs="+", help="folder that --alluredir named")
+    report.add_argument(
+        "-o",
+        "--output",
+        metavar="FOLDER",
+        type=Path,
+        help="where the report goes, replacing an earlier one (default: allure-report beside the first RESULTS)",
+    )
+    report.add_argument(
+        "--history",
+        metavar="FILE",
+        type=Path,
+        help="what is known of earlier runs; gets a line (default: allure-history.jsonl beside the first RESULTS)",
+    )
+    report.add_argument(
+        "--single-file", action="store_true", help="one page with all in it, which opens without a server"
+    )
+    report.add_argument("--name", metavar="TEXT", default="", help="the report's title (default: what was judged)")
+
+
+def _report(options: argparse.Namespace) -> None:
+    from pytest_bootc.reports import html
+    from pytest_bootc.reports.progress import Terminal, TerminalProgress
+
+    beside = options.results[0].absolute().parent
+    request = html.ReportRequest(
+        results=tuple(options.results),
+        output=options.output or beside / "allure-report",
+        history=options.history or beside / "allure-history.jsonl",
+        single_file=options.single_file,
+        name=options.name,
+    )
+    page = html.make_report(request, TerminalProgress(Terminal(_Lines(), live=False)))
+    _say(f"report: {page}")
+    if not request.single_file:
+        _say(f"to see it: python3 -m http.server --bind 127.0.0.1 --directory {page.parent}")
+
+
+class _Lines:
+    """Standard error, for progress: what is piped elsewhere stays what the command says in the end."""
+
+    def write(self, msg: str, *, flush: bool = False) -> None:
+        _ = flush
+        sys.stderr.write(msg)
+        sys.stderr.flush()
+
+    def ensure_newline(self) -> None:
+        """Nobody else writes lines here."""
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(f"{text}\n")

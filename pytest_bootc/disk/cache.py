@@ -4,6 +4,7 @@
 
     HOME/                       0700
     ├── locks/NAME              held by flock while somebody works on NAME; removed with the work
+    ├── tools/NAME-VERSION/     programs that the host lacks
     ├── layers/v1/              unpacked layers
     └── disks/v1/               golden disks
         ├── .NAME.XXXX.lock     held by flock for as long as the builder lives
@@ -62,11 +63,13 @@ class Cache:
         self.layers = home / "layers" / _SCHEMAS["layers"]
         #: Golden disks.
         self.disks = home / "disks" / _SCHEMAS["disks"]
+        #: Programs that the host lacks, each in a folder with its version.
+        self.tools = home / "tools"
         with _host_trouble(f"the cache {home} cannot be made", home):
             home.mkdir(mode=0o700, parents=True, exist_ok=True)
             for folder in (home / _LOCKS, self.layers, self.disks):
                 folder.mkdir(parents=True, exist_ok=True)
-            for folder in (self.layers, self.disks):
+            for folder in (self.layers, self.disks, self.tools):
                 _remove_leftovers(folder)
             for path in (home / _LOCKS).iterdir():
                 _remove_if_free(path)

@@ -6,6 +6,7 @@ allure-pytest is always installed, and without ``--alluredir`` nobody listens: e
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,7 @@ _CATEGORIES = [
 ]
 # Whatever else there is, HTML of a guest among it, is shown as text.
 _TYPES = {".png": AttachmentType.PNG, ".svg": AttachmentType.SVG, ".json": AttachmentType.JSON}
+_OUR_ERROR = re.compile(r"^pytest_bootc\.errors\.\w+: ")
 _STATE = "state"
 _SCOPE = "scope"
 _STATUSES = {
@@ -72,21 +74,41 @@ def set_state(state: State, scope: Scope | None = None) -> None:
 
 
 class StatusByState:
-    """Gives each result the status of its state, where allure-pytest has one by the exception's class."""
+    """Gives each result the status of its state, where allure-pytest has one by the exception's class.
+
+    And shorter texts: a name without the subject, by which it is sorted anyway, a message without our class's name.
+    """
 
     @allure_commons.hookimpl(tryfirst=True)
     def report_result(self, result: TestResult) -> None:
         """Called for each result that is complete, and before it is written."""
-        said = {label.name: label.value for label in result.labels if label.name in (_STATE, _SCOPE)}
+        said = {label.name: label.value for label in result.labels}
         if _STATE not in said:
             return
-        others = [label for label in result.labels if label.name not in said]
-        result.labels = [*others, *(Label(name, value) for name, value in said.items())]
         state = State(said[_STATE])
+        _set_labels(result, {name: said[name] for name in (_STATE, _SCOPE) if name in said})
         result.status = _STATUSES[state]
+        result.name = name_without(result.name, said.get("parentSuite", ""))
+        details = result.statusDetails
         if state is State.FLAKY:
-            result.statusDetails = result.statusDetails or StatusDetails()
-            result.statusDetails.flaky = True
+            details = result.statusDetails = details or StatusDetails(message="it passed only when it was tried again")
+            details.flaky = True
+        if details is not None and details.message is not None:
+            details.message = _OUR_ERROR.sub("", details.message, count=1)
+
+
+def name_without(name: str, subject: str) -> str:
+    """A test's name without the parameter that says what it judges."""
+    test, bracket, rest = name.partition("[")
+    if not subject or not bracket or not rest.endswith("]"):
+        return name
+    parameters = f"-{rest[:-1]}-".replace(f"-{subject}-", "-", 1).strip("-")
+    return f"{test}[{parameters}]" if parameters else test
+
+
+def _set_labels(result: TestResult, labels: Mapping[str, str]) -> None:
+    others = [label for label in result.labels if label.name not in labels]
+    result.labels = [*others, *(Label(name, value) for name, value in labels.items())]
 
 
 def decide_statuses(config: pytest.Config) -> None:

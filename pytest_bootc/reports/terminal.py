@@ -48,7 +48,7 @@ def environment(verdicts: Sequence[SubjectVerdict]) -> dict[str, str]:
     """What held for the whole run, by name; with several subjects each name has its subject in front."""
     found: dict[str, str] = {}
     for verdict in verdicts:
-        said = {"image": verdict.text, "digest": verdict.digest}
+        said = {"verdict": verdict.conclusion, "image": verdict.text, "digest": verdict.digest}
         if verdict.facts is not None:
             said |= {
                 "scope": verdict.facts.scope.value,

@@ -45,6 +45,8 @@ def test_allure(judge: Judge, pytester: pytest.Pytester, script: Script, tmp_pat
     result = judge(f"--alluredir={folder}", *workers, apart=bool(workers))
     assert result.ret == 1
     found = results(folder)
+    assert {entry["name"] for entry in found.values()} == set(found)
+    assert found["test_lab"]["statusDetails"]["message"] == "QEMU was killed\n  signal 9"
     assert {name: entry["status"] for name, entry in found.items()} == {
         "test_good": "passed", "test_bad": "failed", "test_lab": "broken", "test_skipped": "skipped",
         "test_plain": "passed",
@@ -60,6 +62,7 @@ def test_allure(judge: Judge, pytester: pytest.Pytester, script: Script, tmp_pat
         assert parameters["digest"]["excluded"] is True
         assert labels["parentSuite"] == "server:v1"
     environment = dict(line.split(" = ") for line in (folder / "environment.properties").read_text().splitlines())
+    assert environment["verdict"] == "bad"
     assert environment["backend"] == "fake"
     assert environment["digest"] == parameters["digest"]["value"]
     categories = json.loads((folder / "categories.json").read_text())
@@ -183,7 +186,8 @@ def test_flaky_is_a_failure_of_its_own_kind(judge: Judge, pytester: pytest.Pytes
     )
     judge(f"--alluredir={tmp_path / 'allure'}")
     entry = results(tmp_path / "allure")["test_it"]
-    assert (entry["status"], entry["statusDetails"]) == ("failed", {"flaky": True})
+    assert entry["status"] == "failed"
+    assert entry["statusDetails"] == {"flaky": True, "message": "it passed only when it was tried again"}
 
 
 def test_nothing_stays_behind_in_allure(judge: Judge, pytester: pytest.Pytester, tmp_path: Path) -> None:

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from importlib.metadata import version
+from pathlib import Path
 
 import pytest
 
@@ -24,3 +27,19 @@ def test_a_mistake_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
 def test_alone_it_says_what_it_is_for(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 0
     assert "pytest --image REF" in capsys.readouterr().out
+
+
+def test_an_error_says_what_to_do(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert main(["report", str(tmp_path / "none")]) == 4
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert told.err == (
+        f"pytest-bootc: error: there is no folder {tmp_path / 'none'}\n"
+        f"What to do: make some: pytest --image REF --alluredir {tmp_path / 'none'}\n"
+    )
+
+
+def test_help_loads_nothing_heavy() -> None:
+    program = "import sys; from pytest_bootc.cli import parser; parser(); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    assert not {"pytest", "allure", "allure_commons", "oras", "paramiko", "subprocess"} & set(done.stdout.split())
