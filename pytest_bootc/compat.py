@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import pytest
 from _pytest.junitxml import xml_key
+from _pytest.runner import runtestprotocol
+
+_RUNNERS = ("runner", "pytest_bootc.item_hooks")
 
 
 def offer_fixtures(node: pytest.Collector) -> None:
@@ -28,3 +31,30 @@ def add_suite_property(config: pytest.Config, name: str, value: str) -> None:
     log = config.stash.get(xml_key, None)
     if log is not None:
         log.add_global_property(name, value)
+
+
+def run_phases(item: pytest.Item, nextitem: pytest.Item | None) -> list[pytest.TestReport]:
+    """Run setup, call and teardown of a test; may be done again. The reports are shown by whoever called."""
+    return runtestprotocol(item, log=False, nextitem=nextitem)
+
+
+def forget_failed_fixtures(item: pytest.Item) -> None:
+    """Have the fixtures of a test that failed in their set-up be set up again, of whatever scope they are."""
+    info = getattr(item, "_fixtureinfo", None)
+    if info is None or not isinstance(item, pytest.Function):
+        return
+    item._initrequest()
+    for definitions in info.name2fixturedefs.values():
+        for definition in definitions:
+            if definition.cached_result is not None and definition.cached_result[2] is not None:
+                definition.finish(item._request)
+
+
+def is_run_by_others(item: pytest.Item) -> bool:
+    """Whether another plugin runs this test in its own way, pytest-rerunfailures for example."""
+    reruns = getattr(item.config.option, "reruns", None) or item.get_closest_marker("flaky") is not None
+    for hook in item.config.hook.pytest_runtest_protocol.get_hookimpls():
+        idle = hook.plugin_name == "rerunfailures" and not reruns
+        if not (hook.wrapper or hook.hookwrapper or idle or hook.plugin_name in _RUNNERS):
+            return True
+    return False

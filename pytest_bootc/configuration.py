@@ -24,12 +24,14 @@ from pytest_bootc.options import (
     DISK,
     EVIDENCE,
     EVIDENCE_DIR,
+    EXEMPTIONS,
     HOST,
     IMAGE,
     MEMORY,
     NETWORK,
     OPTIONS,
     QEMU,
+    RERUN_FAILED,
     SUITE,
     Option,
     Setting,
@@ -41,6 +43,8 @@ E = TypeVar("E", bound=Enum)
 
 _DEFAULT = RunConfig()
 _SIZE = re.compile(r"([0-9]+)([MG]?)i?B?", re.IGNORECASE)
+
+_SWITCHES = {"yes": True, "true": True, "on": True, "1": True, "no": False, "false": False, "off": False, "0": False}
 
 
 def parse(config: pytest.Config, suites: Sequence[str]) -> RunConfig:
@@ -61,6 +65,8 @@ def parse(config: pytest.Config, suites: Sequence[str]) -> RunConfig:
         evidence=_one(said[EVIDENCE], _word_of(Evidence), _DEFAULT.evidence),
         evidence_folder=config.invocation_params.dir / _one(said[EVIDENCE_DIR], _path, _DEFAULT.evidence_folder),
         boot_timeout=_one(said[BOOT_TIMEOUT], _seconds, _DEFAULT.boot_timeout),
+        rerun_failed=_one(said[RERUN_FAILED], _switch, _DEFAULT.rerun_failed),
+        exemptions=tuple(config.invocation_params.dir / path for path in _each(said[EXEMPTIONS], Path)),
     )
 
 
@@ -172,6 +178,13 @@ def _mebibytes(setting: Setting) -> int:
     if amount < 128:
         raise _refusal(setting, "this is not a size of RAM", "write MiB, or 2G, or 512M; at least 128")
     return amount
+
+
+def _switch(setting: Setting) -> bool:
+    word = setting.value.lower()
+    if word not in _SWITCHES:
+        raise _refusal(setting, "this is neither yes nor no", f"write one of {', '.join(_SWITCHES)}")
+    return _SWITCHES[word]
 
 
 def _count(setting: Setting) -> int:

@@ -11,12 +11,15 @@
     ├── DiskError                 lab     making the golden disk failed on the host
     ├── BackendError              lab     the machine's host side: QEMU, storage, cluster
     │   ├── ProvisionError        lab     ... it never came to run
+    │   ├── MachineLostError      lab     ... it ran, and its host side failed (QEMU ended or stopped, host disk full)
     │   ├── BootError             image   ... it ran, and the image did not come up (panic, no init)
-    │   └── BootTimeoutError      image   ... it ran, and said nothing more until the deadline
+    │   ├── BootTimeoutError      image   ... it ran, and said nothing more until the deadline
+    │   └── CrashError            image   ... it was up, and the guest crashed or hung (panic, oops, emergency shell)
     ├── SSHError                  image
     │   ├── SSHConnectError       image   sshd of a running machine did not let us in
     │   └── SSHCommandError       image   a command did not do what was expected (also an AssertionError)
     ├── GuestError                image   the guest answers, but not what was asked
+    │   └── HealthError           image   ... it is not well (failed unit, coredump; also an AssertionError)
     └── WaitTimeoutError          image   a wait reached its deadline (also an AssertionError)
 
 An error that is also an :class:`AssertionError` is a missed expectation: pytest and Allure call such a test
@@ -113,6 +116,16 @@ class BootTimeoutError(BackendError):
     blame = Blame.IMAGE
 
 
+class MachineLostError(BackendError):
+    """A machine ran, and what runs it on the host failed."""
+
+
+class CrashError(BackendError):
+    """A machine was up, and its guest crashed or stopped answering."""
+
+    blame = Blame.IMAGE
+
+
 class SSHError(BootcTestError):
     """Something went wrong over SSH."""
 
@@ -131,6 +144,10 @@ class GuestError(BootcTestError):
     """The guest answered, but not what was asked."""
 
     blame = Blame.IMAGE
+
+
+class HealthError(GuestError, AssertionError):
+    """The guest is not well: something went wrong in it that no test asked for."""
 
 
 class WaitTimeoutError(BootcTestError, AssertionError):

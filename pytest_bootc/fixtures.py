@@ -74,7 +74,7 @@ def ssh(vm: VM) -> Iterator[SSHSession]:
             limit = vm.login_deadline()
             session.reconnect(limit, vm.ssh_endpoint(limit))
 
-        with vm.after_each_boot(connect_anew):
+        with vm.after_each_boot(connect_anew), vm.when_interrupted(session.interrupt):
             yield session
 
 

@@ -1,4 +1,7 @@
-"""The hooks of a run that judges something: which hook leads where, nothing more."""
+"""The hooks around the tests of a run that judges something: which hook leads where, nothing more.
+
+Those of a single test are in :mod:`pytest_bootc.item_hooks`.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +11,10 @@ from typing import Any
 
 import pytest
 
-from pytest_bootc import collection, configuration, gates, judging
+from pytest_bootc import collection, configuration, judging
 from pytest_bootc import run as runs
 from pytest_bootc.errors import BootcTestError
+from pytest_bootc.item_hooks import ItemHooks
 from pytest_bootc.run import RUN, Run
 
 
@@ -28,10 +32,11 @@ def begin_run(config: pytest.Config) -> None:
     config.stash[RUN] = run
     collection.select_suites(config, run.config.suites)
     config.pluginmanager.register(Hooks(run), "pytest_bootc.hooks")
+    config.pluginmanager.register(ItemHooks(run), "pytest_bootc.item_hooks")
 
 
 class Hooks:
-    """Every hook and the one fixture of an active run."""
+    """What happens before, between and after the tests."""
 
     def __init__(self, run: Run) -> None:
         self.run = run
@@ -83,32 +88,14 @@ class Hooks:
         yield
         collection.boot_first(items)
 
-    @pytest.hookimpl(wrapper=True)
-    def pytest_runtest_setup(self, item: pytest.Item) -> Generator[None, None, None]:
-        """Name the digest before anything can skip the test, and begin its evidence."""
-        judging.begin(item, self.run)
-        return (yield)
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        """Remember what is to be run."""
+        self.run.tally.expect(item.nodeid for item in session.items)
 
-    @pytest.hookimpl(specname="pytest_runtest_setup")
-    def pytest_runtest_setup_of_the_machine(self, item: pytest.Item) -> None:
-        """End a test that was not skipped, and whose machine did not boot for an earlier one."""
-        judging.stop_without_machine(item, self.run)
-
-    @pytest.fixture(autouse=True)
-    def _bootc_test(self, request: pytest.FixtureRequest) -> None:
-        """Have the right machine behind the handle before other fixtures of the test use it, and look at its needs."""
-        judging.settle(request)
-        gates.check(request, self.run)
-
-    @pytest.hookimpl(wrapper=True)
-    def pytest_runtest_makereport(
-        self, item: pytest.Item, call: pytest.CallInfo[None]
-    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-        """Give the report its state, and take evidence before any finaliser runs."""
-        judging.shorten(call)
-        report = yield
-        judging.observe(item, call, report, self.run)
-        return report
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_xdist_node_collection_finished(self, ids: list[str]) -> None:
+        """xdist: remember what the workers are to run."""
+        self.run.tally.expect(ids)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Count, where all reports arrive."""
@@ -116,8 +103,8 @@ class Hooks:
 
     def pytest_report_teststatus(
         self, report: pytest.TestReport
-    ) -> tuple[str, str, tuple[str, dict[str, bool]]] | None:
-        """Show trouble of the laboratory as such."""
+    ) -> tuple[str, str, str | tuple[str, dict[str, bool]]] | None:
+        """Show trouble of the laboratory, flaky tests, and first tries as such."""
         return judging.status_words(report)
 
     @pytest.hookimpl(tryfirst=True)

@@ -14,6 +14,18 @@ from pytest_bootc.errors import GuestError
 #: No answer of journalctl is longer than this, in bytes: the newest entries are kept.
 MOST_BYTES = 16 << 20
 
+#: The match for what systemd-coredump(8) logs: SD_MESSAGE_COREDUMP, sd-messages.h.
+COREDUMP_MATCH = "MESSAGE_ID=fc2e22bc6ee647b6b90729ab34a250b1"
+#: The fields that :func:`coredump_of` reads.
+COREDUMP_FIELDS = (
+    "COREDUMP_PID",
+    "COREDUMP_UID",
+    "COREDUMP_EXE",
+    "COREDUMP_COMM",
+    "COREDUMP_SIGNAL_NAME",
+    "COREDUMP_UNIT",
+)
+
 _SHOWN_ERROR = 300
 _FIELDS = (
     "MESSAGE",
@@ -29,12 +41,7 @@ _FIELDS = (
     "_UID",
     "_TRANSPORT",
     "_AUDIT_TYPE_NAME",
-    "COREDUMP_PID",
-    "COREDUMP_UID",
-    "COREDUMP_EXE",
-    "COREDUMP_COMM",
-    "COREDUMP_SIGNAL_NAME",
-    "COREDUMP_UNIT",
+    *COREDUMP_FIELDS,
 )
 # $1 is the most entries, $2 the most bytes; the others go to journalctl. --lines together with a cursor means
 # different things in different versions, so the newest entries are taken by tail.
@@ -42,7 +49,6 @@ _SCRIPT = (
     'entries=$1; bytes=$2; shift 2; { journalctl "$@" || echo "journalctl gave exit status $?" >&2; }'
     ' | tail -n "$entries" | tail -c "$bytes"'
 )
-_COREDUMP_MESSAGE = "fc2e22bc6ee647b6b90729ab34a250b1"  # SD_MESSAGE_COREDUMP, sd-messages.h
 
 
 @dataclass(frozen=True)
@@ -106,7 +112,7 @@ class JournalQuery:
 
 def coredump_query(since_cursor: str | None) -> JournalQuery:
     """The query for what :func:`parse_coredumps` reads."""
-    return JournalQuery(since_cursor, limit=100, matches=(f"MESSAGE_ID={_COREDUMP_MESSAGE}",))
+    return JournalQuery(since_cursor, limit=100, matches=(COREDUMP_MATCH,))
 
 
 def parse_journal(printed: bytes) -> list[JournalEntry]:
@@ -125,11 +131,15 @@ def parse_journal(printed: bytes) -> list[JournalEntry]:
 
 def parse_coredumps(printed: bytes) -> list[Coredump]:
     """The coredumps among the entries that the command of :func:`coredump_query` printed."""
-    return [_coredump(entry) for entry in parse_journal(printed) if "COREDUMP_PID" in entry.fields]
+    dumps = map(coredump_of, parse_journal(printed))
+    return [dump for dump in dumps if dump is not None]
 
 
-def _coredump(entry: JournalEntry) -> Coredump:
+def coredump_of(entry: JournalEntry) -> Coredump | None:
+    """The coredump that an entry is about, if it is about one."""
     told = entry.fields
+    if "COREDUMP_PID" not in told:
+        return None
     return Coredump(
         time=entry.time,
         executable=told.get("COREDUMP_EXE") or told.get("COREDUMP_COMM") or "unknown",

@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from pytest_bootc import collection, compat
-from pytest_bootc.errors import BootcTestError
+from pytest_bootc import collection, compat, guarding
+from pytest_bootc.errors import BootcTestError, HealthError, SSHConnectError
 from pytest_bootc.evidence import EvidenceRecord, GuestShell
 from pytest_bootc.machine.base import HasControl
 from pytest_bootc.machine.pool import VM
 from pytest_bootc.model import Evidence
+from pytest_bootc.options import BOOT_SUITE
 from pytest_bootc.reports import allure, junit, terminal
 from pytest_bootc.run import Run, Subject, is_worker, send_to_controller
-from pytest_bootc.verdict import Outcome, State, heaviest, state_of
+from pytest_bootc.ssh import SSHSession
+from pytest_bootc.verdict import Outcome, State, heaviest, shown, state_of
 
 #: Where a test that uses a machine holds its evidence.
 EVIDENCE = pytest.StashKey[EvidenceRecord]()
+#: The test that comes after this one.
+NEXT_ITEM = pytest.StashKey[pytest.Item | None]()
+#: How the first try of a test failed that is run once more.
+FAILED_BEFORE = pytest.StashKey[str]()
 _STATES = pytest.StashKey[list[State]]()
+_WATCHED = pytest.StashKey[guarding.Watched]()
 
 _PACKAGE = Path(__file__).parent
 _MACHINE_FIXTURE = "vm"
@@ -73,24 +82,82 @@ def evidence_of(item: pytest.Item) -> EvidenceRecord:
 
 
 def stop_without_machine(item: pytest.Item, run: Run) -> None:
-    """End a test whose machine did not boot for an earlier one, in one line.
+    """End a test whose machine cannot be had, as an earlier one has found out, in one line.
 
-    :raises BootcTestError: of the kind that the first boot ended with.
+    :raises BootcTestError: of the kind that the earlier test ended with.
     """
     subject = subject_of(item, run)
-    vm = None if subject is None else run.pool.find(subject.name)
-    if vm is not None and vm.failure is not None and EVIDENCE in item.stash:
-        raise vm.failure.again()
+    if subject is not None and EVIDENCE in item.stash:
+        run.give_up_again(subject)
 
 
 def settle(request: pytest.FixtureRequest) -> None:
-    """Have the machine behind the handle that this test's fixtures describe.
+    """Have the machine behind the handle that this test's fixtures describe, and a login that works.
 
-    The handle is made once per run, but a suite's conftest may override ``machine_spec`` or ``golden_disk``.
+    The handle is made once per run, but a suite's conftest may override ``machine_spec`` or ``golden_disk``; and the
+    test before may have left the machine dead, or switched off.
     """
-    if _MACHINE_FIXTURE in request.fixturenames:
-        vm: VM = request.getfixturevalue(_MACHINE_FIXTURE)
-        vm.use(request.getfixturevalue("machine_spec"), request.getfixturevalue("golden_disk"))
+    if _MACHINE_FIXTURE not in request.fixturenames:
+        return
+    vm: VM = request.getfixturevalue(_MACHINE_FIXTURE)
+    vm.use(request.getfixturevalue("machine_spec"), request.getfixturevalue("golden_disk"))
+    if "ssh" in request.fixturenames:
+        session = request.getfixturevalue("ssh")
+        if isinstance(session, SSHSession) and not session.connected:
+            try:
+                session.reconnect(vm.reconnect_deadline(), vm.ssh_endpoint())
+            except SSHConnectError:
+                vm.condemn()
+                raise
+
+
+@contextmanager
+def guarded(item: pytest.Item, run: Run) -> Iterator[None]:
+    """A phase of a test during which its machine is watched. Raises as :func:`guarding.guarded` does."""
+    subject = subject_of(item, run)
+    if subject is None:
+        yield
+        return
+    if _WATCHED not in item.stash:
+        item.stash[_WATCHED] = guarding.watched_by(item, subject.text)
+    watched = item.stash[_WATCHED]
+    # The handle may be made in this very phase.
+    with guarding.guarded(run.guard, lambda: run.pool.find(subject.name), subject.name, watched):
+        yield
+
+
+@contextmanager
+def judged(item: pytest.Item, run: Run) -> Iterator[None]:
+    """The call of a test, and the health of its guest afterwards.
+
+    :raises HealthError: something has gone wrong in the guest.
+    """
+    subject = subject_of(item, run)
+    watched = item.stash.get(_WATCHED, None)
+    if subject is None or watched is None or _MACHINE_FIXTURE not in getattr(item, "fixturenames", ()):
+        yield
+        return
+    try:
+        yield
+        if not _is_left_to_the_next(item, subject, run):
+            guarding.check_health(run.guard, run.pool.find(subject.name), watched)
+    except (Exception, pytest.fail.Exception) as error:
+        if not isinstance(error, HealthError):
+            guarding.add_findings(error, run.guard, run.pool.find(subject.name), watched)
+        raise
+    finally:
+        guarding.note_exempted(item, watched)
+
+
+def _is_left_to_the_next(item: pytest.Item, subject: Subject, run: Run) -> bool:
+    """Whether another test will look at the health of the guest.
+
+    The suite that all others stand on tells by tests of its own what is wrong with a guest that has just booted. What
+    they have not told, because they were not selected, say, is found after the last of them.
+    """
+    following = item.stash.get(NEXT_ITEM, None)
+    same_machine = following is not None and subject_of(following, run) == subject
+    return same_machine and collection.suite_of(item) == BOOT_SUITE
 
 
 def shorten(call: pytest.CallInfo[None]) -> None:
@@ -106,7 +173,7 @@ def observe(item: pytest.Item, call: pytest.CallInfo[None], report: pytest.TestR
     states = item.stash.setdefault(_STATES, [])
     if report.when == "setup":
         states.clear()
-    states.append(_phase_state(call, report))
+    states.append(_phase_state(item, call, report))
     properties = [entry for entry in item.user_properties if entry[0] != junit.STATE]
     report.user_properties = [*properties, (junit.STATE, heaviest(states).value)]
     subject = subject_of(item, run)
@@ -120,16 +187,13 @@ def observe(item: pytest.Item, call: pytest.CallInfo[None], report: pytest.TestR
 
 def state_in(report: pytest.TestReport) -> State:
     """The state that a report carries. One without was made up by xdist for a test whose worker died: the lab."""
-    written = dict(report.user_properties).get(junit.STATE)
-    if written is not None:
-        return State(written)
-    return State.INFRA if report.failed else State.SKIP
+    return _written_state(report) or (State.INFRA if report.failed else State.SKIP)
 
 
 def note(report: pytest.TestReport, run: Run) -> None:
     """Count a report, where all reports of the run arrive."""
     if str(report.outcome) == _RERUN:
-        run.tally.try_again(report.nodeid)
+        run.tally.try_again(report.nodeid, _written_state(report) or State.FAIL, first_line(report))
         return
     if report.when == "setup":
         run.tally.begin(report.nodeid)
@@ -137,17 +201,31 @@ def note(report: pytest.TestReport, run: Run) -> None:
     subject = str(properties.get(junit.SUBJECT, ""))
     if junit.STATE not in properties:
         subject = _guessed_subject(report, run)
-    needs = tuple(str(value) for name, value in report.user_properties if name == junit.UNMET_NEED)
-    line = _first_line(report) if report.failed else ""
-    run.tally.add(Outcome(report.nodeid, subject, state_in(report), line, needs))
+    outcome = Outcome(
+        nodeid=report.nodeid,
+        subject=subject,
+        state=state_in(report),
+        line=first_line(report) if report.failed else "",
+        unmet_needs=_values(report, junit.UNMET_NEED),
+        evidence="".join(_values(report, junit.EVIDENCE)[-1:]),
+        exempted=_values(report, junit.EXEMPTED),
+        not_judged=_values(report, junit.NOT_JUDGED),
+    )
+    run.tally.add(outcome)
 
 
-def status_words(report: pytest.TestReport) -> tuple[str, str, tuple[str, dict[str, bool]]] | None:
-    """How the terminal shows a phase that failed for the laboratory's sake; ``None`` for all others."""
+def status_words(report: pytest.TestReport) -> tuple[str, str, str | tuple[str, dict[str, bool]]] | None:
+    """How the terminal shows a phase; ``None`` where pytest's own way will do."""
     # A collection's report is shown through here, too.
-    if not report.failed or not isinstance(report, pytest.TestReport) or state_in(report) is not State.INFRA:
+    if not isinstance(report, pytest.TestReport):
         return None
-    return ("error" if report.when in ("setup", "teardown") else "failed"), "I", ("INFRA", {"red": True})
+    if str(report.outcome) == _RERUN:
+        return _RERUN, "R", ("RERUN", {"yellow": True})
+    state = state_in(report)
+    if not report.failed or state not in (State.INFRA, State.FLAKY):
+        return None
+    told = shown(state, report.when)
+    return ("error" if report.when in ("setup", "teardown") else "failed"), told.letter, (told.word, {"red": True})
 
 
 def finish(session: pytest.Session, run: Run) -> None:
@@ -189,7 +267,12 @@ def _allure_folder(config: pytest.Config) -> Path | None:
     return Path(folder) if folder else None
 
 
-def _phase_state(call: pytest.CallInfo[None], report: pytest.TestReport) -> State:
+def _phase_state(item: pytest.Item, call: pytest.CallInfo[None], report: pytest.TestReport) -> State:
+    before = item.stash.get(FAILED_BEFORE, None)
+    if before is not None and report.passed and report.when == "call":
+        report.outcome = "failed"
+        report.longrepr = f"It passed only when it was tried again. At first: {before}"
+        return State.FLAKY
     if report.failed:
         return State.FAIL if call.excinfo is None else state_of(call.when, call.excinfo.value)
     return State.PASS if report.passed and report.when == "call" else State.SKIP
@@ -226,6 +309,15 @@ def _shell_of(vm: VM | None) -> GuestShell | None:
     return machine.control
 
 
+def _written_state(report: pytest.TestReport) -> State | None:
+    written = dict(report.user_properties).get(junit.STATE)
+    return None if written is None else State(written)
+
+
+def _values(report: pytest.TestReport, name: str) -> tuple[str, ...]:
+    return tuple(str(value) for known, value in report.user_properties if known == name)
+
+
 def _guessed_subject(report: pytest.TestReport, run: Run) -> str:
     """What a test judged whose worker died and took that knowledge along: its id has the subject's name in it."""
     _, _, parameters = report.nodeid.partition("[")
@@ -233,7 +325,8 @@ def _guessed_subject(report: pytest.TestReport, run: Run) -> str:
     return max(names, key=len, default="")
 
 
-def _first_line(report: pytest.TestReport) -> str:
+def first_line(report: pytest.TestReport) -> str:
+    """The first line of what a failed phase says."""
     crash = getattr(report.longrepr, "reprcrash", None)
     text = report.longreprtext if crash is None else crash.message
     return next((line.strip() for line in text.splitlines() if line.strip()), "")

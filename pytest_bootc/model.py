@@ -187,6 +187,53 @@ class RunConfig:
     evidence: Evidence = Evidence.RETAIN_ON_FAILURE
     evidence_folder: Path = Path("test-results")
     boot_timeout: float = 120.0
+    rerun_failed: bool = False
+    exemptions: tuple[Path, ...] = ()
+
+
+class Trouble(Enum):
+    """What can go wrong in a guest without any test's asking, in the words of reports, exemptions and markers."""
+
+    PANIC = "panic"
+    OOPS = "oops"
+    LOCKUP = "lockup"
+    INITRAMFS = "initramfs"
+    EMERGENCY_SHELL = "emergency-shell"
+    FROZEN_INIT = "frozen-init"
+    OOM = "oom"
+    ORDERING_CYCLE = "ordering-cycle"
+    FAILED_UNIT = "failed-unit"
+    STUCK_JOB = "stuck-job"
+    COREDUMP = "coredump"
+    AVC = "avc"
+
+    @property
+    def fatal(self) -> bool:
+        """Whether nothing that the machine does afterwards can be believed."""
+        return self in _FATAL
+
+
+_FATAL = frozenset(
+    (
+        Trouble.PANIC,
+        Trouble.OOPS,
+        Trouble.LOCKUP,
+        Trouble.INITRAMFS,
+        Trouble.EMERGENCY_SHELL,
+        Trouble.FROZEN_INIT,
+    )
+)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Trouble that was found in a guest: its kind, and the line that tells it, or the name of what failed."""
+
+    kind: Trouble
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.kind.value}: {self.text}"
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,11 @@ NEEDS_MARKER = (
     "needs(*words): what the machine must have for the test to run: program:NAME, unit:NAME, file:PATH, network, live. "
     "Without it the test is skipped, and says which"
 )
+EXPECTS_MARKER = (
+    "expects_trouble(*words, reason): what the test does to its guest on purpose, and why, so that it does not count: "
+    "panic, oops, lockup, initramfs, emergency-shell, frozen-init, oom, ordering-cycle, failed-unit, stuck-job, "
+    "coredump, avc"
+)
 
 
 class Option(NamedTuple):
@@ -29,6 +34,7 @@ class Option(NamedTuple):
     metavar: str
     help: str
     many: bool = False
+    switch: bool = False
 
     @property
     def dest(self) -> str:
@@ -82,8 +88,23 @@ EVIDENCE = Option(
 )
 EVIDENCE_DIR = Option("--evidence-dir", "FOLDER", "where evidence is kept, a folder per test (default test-results)")
 
+RERUN_FAILED = Option(
+    "--rerun-failed",
+    "",
+    "run a test that failed once more, on a fresh machine. If it passes then, it is flaky, which is as red. (What "
+    "failed for the laboratory's sake is always tried once more)",
+    switch=True,
+)
+EXEMPTIONS = Option(
+    "--exemptions",
+    "FILE",
+    "known trouble that does not count: TOML, with owner, tracker and day of expiry for each. Repeat it for several",
+    many=True,
+)
+
 OPTIONS = (
     IMAGE, SUITE, HOST, DISK, BACKEND, NETWORK, MEMORY, CPUS, BOOT_TIMEOUT, QEMU, EVIDENCE, EVIDENCE_DIR,
+    RERUN_FAILED, EXEMPTIONS,
 )  # fmt: skip
 
 
@@ -110,14 +131,14 @@ def add_options(parser: pytest.Parser) -> None:
     group = parser.getgroup("bootc", "boot bootc images in virtual machines and judge them (each option has an ini "
                              "key bootc_... and an environment variable BOOTC_...)")  # fmt: skip
     for option in OPTIONS:
-        group.addoption(
-            option.flag,
-            action="append" if option.many else "store",
-            dest=option.dest,
-            metavar=option.metavar,
-            default=None,
-            help=f"{option.help}. {option.variable}",
-        )
+        help_ = f"{option.help}. {option.variable}"
+        if option.switch:
+            group.addoption(option.flag, action="store_const", const="yes", dest=option.dest, default=None, help=help_)
+        else:
+            action = "append" if option.many else "store"
+            group.addoption(
+                option.flag, action=action, dest=option.dest, metavar=option.metavar, default=None, help=help_
+            )
         kind: Literal["args", "string"] = "args" if option.many else "string"
         parser.addini(option.dest, f"like {option.flag}", type=kind, default=None)
 

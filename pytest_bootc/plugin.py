@@ -21,6 +21,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Declare the marker; begin a run that judges something."""
     config.addinivalue_line("markers", options.NEEDS_MARKER)
+    config.addinivalue_line("markers", options.EXPECTS_MARKER)
     if options.is_asked_for(config):
         from pytest_bootc import hooks
 

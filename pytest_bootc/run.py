@@ -6,6 +6,7 @@ that no tag can move during a run; the workers boot machines and send back what 
 
 from __future__ import annotations
 
+import datetime
 import platform
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -19,6 +20,8 @@ from pytest_bootc.deadline import Deadline
 from pytest_bootc.disk.cache import Cache, default_home
 from pytest_bootc.disk.live import Workshop, build_live_disk
 from pytest_bootc.errors import Blame, BootcTestError, ConfigError
+from pytest_bootc.exemptions import load_exemptions
+from pytest_bootc.guarding import Guard
 from pytest_bootc.image import Digest, ImageReference
 from pytest_bootc.machine.base import load_backend
 from pytest_bootc.machine.pool import VM, Pool
@@ -54,7 +57,10 @@ class Subject:
 
 
 class Run:
-    """Everything that one process knows about the run."""
+    """Everything that one process knows about the run.
+
+    :raises ConfigError: an exemption cannot be read, or has expired.
+    """
 
     def __init__(self, config: RunConfig) -> None:
         self.config = config
@@ -62,11 +68,14 @@ class Run:
         self.subjects = _subjects(config)
         self.facts: dict[str, MachineFacts] = {}
         self.progress: Progress = Silent()
+        self.guard = Guard(load_exemptions(config.exemptions, datetime.date.today()))
         self.pool = Pool(
             lambda: load_backend(config, default_home()),
             boot_seconds=config.boot_timeout,
             missing=pytest.skip.Exception,
+            listener=self.guard.hear,
         )
+        self.disk_failures: dict[str, BootcTestError] = {}
         self._images: dict[str, ResolvedImage] = {}
 
     @property
@@ -118,6 +127,30 @@ class Run:
             if image is not None and subject.reference == image.reference:
                 return subject
         raise ConfigError(f"the fixture `image` gave {image and image.reference}, which this run does not judge")
+
+    def give_up_again(self, subject: Subject) -> None:
+        """Do not try again what an earlier test has tried in vain.
+
+        :raises BootcTestError: the subject's disk could not be made, or its machine not booted; told in short.
+        """
+        failure = self.disk_failures.get(subject.name)
+        if failure is not None:
+            raise type(failure)(f"the disk could not be made: {failure.brief} (see the first error)")
+        vm = self.pool.find(subject.name)
+        if vm is not None and vm.failure is not None:
+            raise vm.failure.again()
+
+    def has_given_up(self, subject: Subject) -> bool:
+        """Whether :meth:`give_up_again` would raise."""
+        vm = self.pool.find(subject.name)
+        return subject.name in self.disk_failures or (vm is not None and vm.failure is not None)
+
+    def start_afresh(self, subject: Subject) -> None:
+        """Have what the subject's tests stand on made anew: the machine, and the disk where that had failed."""
+        self.disk_failures.pop(subject.name, None)
+        vm = self.pool.find(subject.name)
+        if vm is not None:
+            vm.condemn()
 
     def facts_for_controller(self) -> dict[str, dict[str, Any]]:
         """The facts in words that cross from a worker to the controller."""
@@ -184,7 +217,11 @@ def golden_disk(run: Run, image: ResolvedImage | None, spec: MachineSpec) -> Gol
     if image is None or run.config.backend in _WITHOUT_DISK:
         return None
     workshop = Workshop(Cache(default_home()), Deadline.after(_BUILD_SECONDS), run.progress, spec.var_gib)
-    return build_live_disk(image, source_for(image.reference), workshop)
+    try:
+        return build_live_disk(image, source_for(image.reference), workshop)
+    except BootcTestError as error:
+        run.disk_failures[run.subject_of(image).name] = error
+        raise
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum, IntEnum
 
 from pytest_bootc.errors import Blame, BootcTestError
@@ -83,14 +83,55 @@ def heaviest(states: Iterable[State]) -> State:
 
 
 @dataclass(frozen=True)
+class Shown:
+    """How reports show a phase that ended in a state: pytest's terminal, the JUnit element, Allure's status.
+
+    ``junit`` is empty where there is no element: the test passed.
+    """
+
+    letter: str
+    word: str
+    junit: str
+    allure: str
+
+
+def shown(state: State, phase: str) -> Shown:
+    """How a phase (``setup``, ``call``, ``teardown``) that ended in this state is shown.
+
+    The JUnit element is pytest's: what is no failure of the call itself is an *error* there. Allure's statuses
+    tell the image's failures (*failed*) from everything else (*broken*).
+    """
+    junit = "failure" if phase == "call" else "error"
+    if state is State.PASS:
+        return Shown(".", "PASSED", "", "passed") if phase == "call" else Shown("", "", "", "passed")
+    if state is State.SKIP:
+        return Shown("s", "SKIPPED", "skipped", "skipped")
+    if state is State.INFRA:
+        return Shown("I", "INFRA", junit, "broken")
+    if state is State.FLAKY:
+        return Shown("f", "FLAKY", junit, "failed")
+    letter, word = ("F", "FAILED") if phase == "call" else ("E", "ERROR")
+    return Shown(letter, word, junit, "failed" if state is State.FAIL else "broken")
+
+
+@dataclass(frozen=True)
 class Outcome:
-    """How one test ended. ``subject`` is what it judged, empty if nothing; ``line`` the failure's first line."""
+    """How one test ended. ``subject`` is what it judged, empty if nothing; ``line`` the failure's first line.
+
+    ``retried`` is the laboratory's trouble for which it was run once more, ``evidence`` the folder that has its
+    evidence; ``exempted`` tells what was found and did not count, ``not_judged`` units that were skipped by their
+    conditions.
+    """
 
     nodeid: str
     subject: str
     state: State
     line: str = ""
     unmet_needs: tuple[str, ...] = ()
+    retried: str = ""
+    evidence: str = ""
+    exempted: tuple[str, ...] = ()
+    not_judged: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -114,13 +155,24 @@ class Tally:
 
     def __init__(self) -> None:
         self._outcomes: dict[str, Outcome] = {}
-        self._tried_again: set[str] = set()
+        self._expected: dict[str, None] = {}
+        self._failed_before: set[str] = set()
+        self._retried: dict[str, str] = {}
+
+    def expect(self, nodeids: Iterable[str]) -> None:
+        """These tests are to be run. Those without an outcome at the end were cut off."""
+        self._expected.update(dict.fromkeys(nodeids))
+
+    def missing(self) -> list[str]:
+        """The tests that were to be run, and have no outcome."""
+        return [nodeid for nodeid in self._expected if nodeid not in self._outcomes]
 
     def add(self, outcome: Outcome) -> None:
         """Note an outcome. Of several for one test the heaviest stands."""
         known = self._outcomes.get(outcome.nodeid)
-        if outcome.nodeid in self._tried_again and outcome.state is State.PASS:
-            outcome = Outcome(outcome.nodeid, outcome.subject, State.FLAKY, "it passed only when it was tried again")
+        if outcome.nodeid in self._failed_before and outcome.state is State.PASS:
+            outcome = replace(outcome, state=State.FLAKY, line="it passed only when it was tried again")
+        outcome = replace(outcome, retried=self._retried.get(outcome.nodeid, ""))
         if known is None or outcome.state.weight > known.state.weight:
             self._outcomes[outcome.nodeid] = outcome
 
@@ -128,9 +180,15 @@ class Tally:
         """A test begins; what an earlier try of it ended with is forgotten."""
         self._outcomes.pop(nodeid, None)
 
-    def try_again(self, nodeid: str) -> None:
-        """A test has failed and is run once more. Passing then is flaky."""
-        self._tried_again.add(nodeid)
+    def try_again(self, nodeid: str, state: State, line: str) -> None:
+        """A test ended in this state and is run once more.
+
+        After the laboratory's trouble nothing is held against it; after anything else, passing is flaky.
+        """
+        if state is State.INFRA:
+            self._retried[nodeid] = line
+        else:
+            self._failed_before.add(nodeid)
 
     def of(self, subject: str) -> list[Outcome]:
         """The outcomes of the tests that judged this subject."""
@@ -144,7 +202,8 @@ class Tally:
         """The run's exit status, from pytest's own.
 
         pytest's word stands when it was interrupted, broke, was misused, or failed for a reason that no test gave.
-        Else the heaviest state decides; and a run in which a subject was not judged by any test is not good.
+        Else the heaviest state decides. A run that was cut off is not good, whatever it calls itself; nor is one in
+        which a subject was not judged by any test.
         """
         if status not in (ExitStatus.GOOD, ExitStatus.BAD_IMAGE, ExitStatus.NOTHING_RAN):
             return status
@@ -153,6 +212,8 @@ class Tally:
             return _EXIT[worst]
         if status == ExitStatus.BAD_IMAGE:
             return status
+        if self.missing():
+            return ExitStatus.INTERRUPTED
         judged = all(self.counts(subject).get(State.PASS) for subject in subjects)
         return ExitStatus.GOOD if judged else ExitStatus.NOTHING_RAN
 

@@ -16,13 +16,13 @@ PACKAGE = Path(__file__).parents[1] / "pytest_bootc"
 # By module or sub-package; imports go to a lower layer, or stay within the same module or sub-package.
 LAYERS: dict[str, int] = {
     "errors": 0, "deadline": 0, "command": 0, "progress": 0, "cpio": 0,
-    "image": 1, "model": 1,
+    "image": 1, "model": 1, "timeline": 1,
     "manifest": 2, "source": 2, "layout": 2, "registry": 2, "shell": 2, "ssh": 2,
-    "disk": 3, "machine": 3, "capabilities": 3, "deployment": 3, "journal": 3, "system": 3, "units": 3,
+    "disk": 3, "machine": 3, "capabilities": 3, "deployment": 3, "journal": 3, "system": 3, "units": 3, "health": 3,
     "guest": 4,
-    "evidence": 5, "verdict": 5,
+    "alarm": 4, "evidence": 5, "verdict": 5, "exemptions": 5,
     "reports": 6,
-    "options": 7, "configuration": 7, "compat": 7, "collection": 7, "run": 7, "judging": 7, "gates": 7, "hooks": 7,
+    "options": 7, "configuration": 7, "compat": 7, "collection": 7, "run": 7, "judging": 7, "guarding": 7, "retrying": 7, "gates": 7, "hooks": 7, "item_hooks": 7,
     "fixtures": 7, "plugin": 7, "cli": 7,
 }  # fmt: skip
 
@@ -35,6 +35,10 @@ GROUND = {
     "manifest": {"layout", "registry"},
     "shell": {"ssh"},
     "capabilities": {"system"},
+    "journal": {"health"},
+    "system": {"health"},
+    "units": {"health"},
+    "health": {"machine"},
 }
 
 OWNERS = {
@@ -53,7 +57,7 @@ ALONE = {"machine.supervisor"}
 MAY_IMPORT_LATE = {"fixtures", "plugin", "cli"}
 MAY_LOAD_BY_NAME = {"machine.base", "source"}
 MAY_SLEEP = {"deadline", "machine.supervisor"}
-SWITCHBOARDS = {"plugin", "hooks"}
+SWITCHBOARDS = {"plugin", "hooks", "item_hooks"}
 
 
 @cache

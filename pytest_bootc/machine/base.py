@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from pytest_bootc.deadline import Deadline
-from pytest_bootc.errors import ConfigError
+from pytest_bootc.errors import BootcTestError, ConfigError
 from pytest_bootc.model import GoldenDisk, MachineFacts, MachineSpec, RunConfig, SSHEndpoint
 
 
@@ -94,6 +94,17 @@ class HasCrash(Protocol):
 
     def crash(self) -> None:
         """End it at once, as a power cut would."""
+
+
+@runtime_checkable
+class HasVitalSigns(Protocol):
+    """A machine whose host side can be looked at."""
+
+    def lost(self) -> BootcTestError | None:
+        """Why the machine is not run any more, where nobody asked for that; quick, and from any thread."""
+
+    def questioned(self, deadline: Deadline) -> BootcTestError | None:
+        """The same, asking whatever runs the machine: for when a guest does not answer and it is unclear why."""
 
 
 class Backend(Protocol):

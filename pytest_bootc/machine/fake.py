@@ -20,6 +20,12 @@ there is no sshd. All keys are optional::
     output = "..."
     status = 0                    # the command's exit status
     hang = false                  # answer nothing until the deadline
+    prints = ""                   # what appears on the console first
+    loses = ""                    # why the host has lost the machine from then on
+    machines = 0                  # only the first so many machines answer so; 0: all of them
+
+Base checks (:mod:`pytest_bootc.health`) find everything well, except for answers whose ``match`` is "base-check". A machine that is lost, or whose
+kernel has panicked on the console, answers nothing any more.
 
 The words of ``boots``: ``ready``; ``panic`` (the image gives up); ``silent`` (it says nothing until the deadline);
 ``broken`` (the host cannot run it). Paths are relative to the script's folder.
@@ -37,8 +43,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pytest_bootc import health
 from pytest_bootc.deadline import Deadline, wait_until
-from pytest_bootc.errors import BootError, BootTimeoutError, ConfigError, ImageError, ProvisionError, WaitTimeoutError
+from pytest_bootc.errors import (
+    BootError,
+    BootTimeoutError,
+    ConfigError,
+    GuestError,
+    ImageError,
+    MachineLostError,
+    ProvisionError,
+)
 from pytest_bootc.machine.base import PowerState
 from pytest_bootc.model import Accelerator, GoldenDisk, MachineFacts, MachineSpec, RunConfig, Scope, SSHEndpoint
 
@@ -54,6 +69,9 @@ class Answer:
     output: str = ""
     status: int = 0
     hang: bool = False
+    prints: str = ""
+    loses: str = ""
+    machines: int = 0
 
 
 @dataclass(frozen=True)
@@ -112,6 +130,7 @@ class FakeMachine:
         self._console.touch()
         self._boots = 0
         self._state = PowerState.OFF
+        self._lost: MachineLostError | None = None
 
     @property
     def facts(self) -> MachineFacts:
@@ -172,13 +191,40 @@ class FakeMachine:
 
     def control(self, command: str, deadline: Deadline) -> tuple[int, str]:
         """The script's answer; without one, status 127 as a shell says of a command that is not there."""
-        for answer in self._script.control:
-            if answer.match in command:
-                if answer.hang:
-                    deadline.pause(deadline.remaining())
-                    raise WaitTimeoutError(f"no answer to {command!r} within {deadline.seconds:g} s")
-                return answer.status, answer.output
+        answer = self._answer_to(command)
+        if answer is not None:
+            self._print(answer.prints)
+            if answer.loses:
+                self._lost = MachineLostError(answer.loses)
+        if self._lost is not None or (answer is not None and answer.hang):
+            deadline.pause(deadline.remaining())
+            raise GuestError(f"the script has no answer to {command!r} within {deadline.seconds:g} s")
+        if answer is not None:
+            return answer.status, answer.output
+        if command == health.CHECK:
+            return 0, health.ALL_IS_WELL
         return 127, f"sh: no answer to {command!r} in the script\n"
+
+    def lost(self) -> MachineLostError | None:
+        """What the script says."""
+        return self._lost
+
+    def questioned(self, deadline: Deadline) -> MachineLostError | None:
+        """What the script says."""
+        return self._lost
+
+    def _answer_to(self, command: str) -> Answer | None:
+        if command == health.CHECK:
+            command = health.NAME
+        number = int(self.name.rpartition("-")[2])
+        return next(
+            (
+                answer
+                for answer in self._script.control
+                if answer.match in command and (not answer.machines or number <= answer.machines)
+            ),
+            None,
+        )
 
     def note(self, event: str) -> None:
         """Add a line to the script's log, if it wants one."""
@@ -187,6 +233,7 @@ class FakeMachine:
                 log.write(f"{event} {self.name}\n")
 
     def _boot(self, deadline: Deadline) -> None:
+        self._lost = None
         word = self._script.boots[min(self._boots, len(self._script.boots) - 1)]
         self._boots += 1
         if word == "broken":

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from pytest_bootc.deadline import Deadline
-from pytest_bootc.errors import BackendError, BootcTestError
+from pytest_bootc.errors import BackendError, Blame, BootcTestError, CrashError, GuestError
 from pytest_bootc.machine.base import (
     Backend,
     HasConsole,
     HasControl,
     HasCrash,
     HasScreenshot,
+    HasVitalSigns,
     Machine,
     PowerState,
 )
-from pytest_bootc.model import GoldenDisk, MachineFacts, MachineSpec, SSHEndpoint
+from pytest_bootc.machine.watch import Watch
+from pytest_bootc.model import Finding, GoldenDisk, MachineFacts, MachineSpec, SSHEndpoint
+from pytest_bootc.timeline import Timeline
 
 _STOP_SECONDS = 30.0
 _KEEPALIVE_SECONDS = 15.0
@@ -26,6 +30,10 @@ _KEEPALIVE_SECONDS = 15.0
 _LONGEST_KEEPALIVE_SECONDS = 60.0
 _COMMAND_SECONDS = 60.0
 _KEPT_CONSOLE = 1 << 20
+# How many machines an image may bring down, or the laboratory lose, before no other is booted.
+_MOST_DEATHS = {Blame.IMAGE: 2, Blame.LAB: 4}
+# A guest that was just asked something in vain is asked once more, so long, before it counts as hung.
+_LAST_CHANCE_SECONDS = 5.0
 
 
 #: Makes the exception for a test that asks for something that the backend lacks: one that skips it, for example.
@@ -38,10 +46,16 @@ class BootFailure:
 
     error: BootcTestError
     console: bytes
+    what: str = "the machine did not boot"
 
     def again(self) -> BootcTestError:
         """The error for those who come later: of the same kind, and short."""
-        return type(self.error)(f"the machine did not boot: {self.error.brief} (see the first error)")
+        return type(self.error)(f"{self.what}: {self.error.brief} (see the first error)")
+
+
+#: Is told what goes wrong with a machine while it is used: the handle, the finding where it is one of the guest's
+#: own, and the error that the running test ends with. Called from another thread.
+Listener = Callable[["VM", Finding | None, BootcTestError], None]
 
 
 class VM:
@@ -51,42 +65,96 @@ class VM:
     returns is raised.
     """
 
-    def __init__(self, backend: Backend, *, boot_seconds: float, missing: Missing) -> None:
+    def __init__(
+        self, subject: str, backend: Backend, *, boot_seconds: float, missing: Missing, listener: Listener
+    ) -> None:
+        self.subject = subject
         self._backend = backend
         self._boot_seconds = boot_seconds
         self._missing = missing
+        self._listener = listener
         self._stack = ExitStack()
         self._machine: Machine | None = None
+        self._watch: Watch | None = None
         self._shape: tuple[MachineSpec, GoldenDisk | None] | None = None
         self._when_booted: list[Callable[[], None]] = []
+        self._when_interrupted: list[Callable[[BootcTestError], None]] = []
+        self._stale = False
+        self._deaths: Counter[Blame] = Counter()
         self.failure: BootFailure | None = None
+        #: Why the machine behind the handle cannot be used any more; the next :meth:`use` boots another one.
+        self.trouble: BootcTestError | None = None
+        self.timeline = Timeline()
 
     def use(self, spec: MachineSpec, disk: GoldenDisk | None) -> None:
         """Have a machine of this shape behind the handle: the one that is there, or a new one that is booted now.
+
+        A machine that died is replaced; where that happens again and again, it is not.
 
         :raises BootcTestError: it did not boot; once per shape at length, from then on in short.
         """
         if self._shape == (spec, disk):
             if self.failure is not None:
                 raise self.failure.again()
-            if self._machine is not None:
+            if self._machine is not None and not self._stale and self.look() is None and self._is_on(self._machine):
                 return
+            self._bury()
+        else:
+            self._deaths.clear()
         self.release()
-        self._shape, self.failure = (spec, disk), None
-        try:
-            machine = self._stack.enter_context(self._backend.provision(spec, disk))
-        except BootcTestError as error:
-            self.failure = BootFailure(error, b"")
-            raise
-        with self._booting(machine) as deadline:
-            machine.start(deadline)
-        self._machine = machine
-        self._booted()
+        self._shape, self.failure, self.trouble, self._stale = (spec, disk), None, None, False
+        self._boot(spec, disk)
 
     def release(self) -> None:
         """End the machine; a failure to boot is remembered."""
-        self._machine = None
+        if self._machine is not None:
+            self.timeline.note(f"{self._machine.name} is ended")
+        if self._watch is not None:
+            self._watch.end()
+        self._machine = self._watch = None
         self._stack.close()
+
+    def condemn(self) -> None:
+        """Have the next :meth:`use` boot a fresh machine, also where the last one did not come to boot."""
+        self.timeline.note("a fresh machine is wanted")
+        self._stale, self.failure = True, None
+
+    def interrupt(self, error: BootcTestError) -> None:
+        """End with ``error`` whatever is under way in the guest; may be called from any thread."""
+        for act in tuple(self._when_interrupted):
+            act(error)
+
+    def look(self) -> BootcTestError | None:
+        """Look at the machine now: why it is dead, if it is."""
+        if self.trouble is None and self._watch is not None:
+            self.trouble = self._watch.look()
+        return self.trouble
+
+    def question(self) -> BootcTestError | None:
+        """Find out why a guest did not answer: its host side is asked, and then the guest once more.
+
+        ``None`` where both answer.
+        """
+        machine = self._machine
+        if machine is None or self.look() is not None:
+            return self.trouble
+        limit = _LAST_CHANCE_SECONDS * min(machine.facts.time_factor, _LONGEST_KEEPALIVE_SECONDS / 15)
+        if isinstance(machine, HasVitalSigns):
+            self.trouble = machine.questioned(Deadline.after(limit))
+        if self.trouble is None and isinstance(machine, HasControl):
+            try:
+                machine.control(":", Deadline.after(limit))
+            except (GuestError, BackendError) as error:
+                # QEMU may have ended a moment before its end is told.
+                self.trouble = self.look() or CrashError(
+                    f"the guest hangs: {error.brief}", details="QEMU runs it, and its console tells of no crash."
+                )
+        return self.trouble
+
+    def findings(self) -> list[Finding]:
+        """What the console of the machine behind the handle has told of trouble, since it was switched on."""
+        self.look()
+        return [] if self._watch is None else list(self._watch.findings)
 
     @contextmanager
     def after_each_boot(self, act: Callable[[], None]) -> Iterator[None]:
@@ -96,6 +164,15 @@ class VM:
             yield
         finally:
             self._when_booted.remove(act)
+
+    @contextmanager
+    def when_interrupted(self, act: Callable[[BootcTestError], None]) -> Iterator[None]:
+        """While the context lasts, call ``act`` with the error that ends what is under way in the guest."""
+        self._when_interrupted.append(act)
+        try:
+            yield
+        finally:
+            self._when_interrupted.remove(act)
 
     @property
     def running(self) -> Machine | None:
@@ -131,21 +208,26 @@ class VM:
         """The deadline of a login that begins now: as long as a boot may take."""
         return Deadline.after(self._boot_seconds * self.facts.time_factor)
 
+    def reconnect_deadline(self) -> Deadline:
+        """The deadline of a login to a machine that has let somebody in before."""
+        return Deadline.after(2 * self.keepalive)
+
     def start(self) -> None:
         """Power on a machine that was stopped, and wait until it is ready. Raises as :meth:`Machine.start` does."""
         machine = self.machine
-        with self._booting(machine) as deadline:
+        with self._booting(machine, "is switched on") as deadline:
             machine.start(deadline)
         self._booted()
 
     def stop(self, deadline: Deadline | None = None) -> None:
         """Power off: by asking the guest, and by force at the deadline (after 30 s)."""
+        self.timeline.note(f"{self.name} is switched off")
         self.machine.stop(deadline or Deadline.after(_STOP_SECONDS))
 
     def reboot(self) -> None:
         """Reboot and wait until the guest is ready again. Raises as :meth:`Machine.reboot` does."""
         machine = self.machine
-        with self._booting(machine) as deadline:
+        with self._booting(machine, "is rebooted") as deadline:
             machine.reboot(deadline)
         self._booted()
 
@@ -188,22 +270,59 @@ class VM:
         """Cut the machine's power."""
         if not isinstance(machine := self.machine, HasCrash):
             raise self._lacking("no power that could be cut")
+        self.timeline.note(f"the power of {machine.name} is cut")
         machine.crash()
 
     def _lacking(self, what: str) -> BaseException:
         return self._missing(f"the backend {self.machine.facts.backend} has {what}")
 
+    def _boot(self, spec: MachineSpec, disk: GoldenDisk | None) -> None:
+        self.timeline.note("a machine is made")
+        try:
+            machine = self._stack.enter_context(self._backend.provision(spec, disk))
+        except BootcTestError as error:
+            self.timeline.note(f"no machine can be made: {error.brief}")
+            self.failure = BootFailure(error, b"")
+            raise
+        with self._booting(machine, "is booted") as deadline:
+            machine.start(deadline)
+        self._machine = machine
+        self._watch = Watch(machine, lambda finding, error: self._listener(self, finding, error))
+        self._booted()
+
+    def _is_on(self, machine: Machine) -> bool:
+        """Whether a test did not leave the machine switched off, which is no fault of anybody's."""
+        return machine.power_state() not in (PowerState.OFF, PowerState.CRASHED)
+
+    def _bury(self) -> None:
+        """Count the machine's death; one too many is remembered as if none could be booted."""
+        if self.trouble is None:
+            return
+        self._deaths[self.trouble.blame] += 1
+        if self._deaths[self.trouble.blame] >= _MOST_DEATHS.get(self.trouble.blame, 1):
+            console = b"" if self._machine is None else _console_end(self._machine)
+            self.failure = BootFailure(self.trouble, console, f"{self._deaths[self.trouble.blame]} machines were lost")
+            self.release()
+            raise self.failure.again()
+
     @contextmanager
-    def _booting(self, machine: Machine) -> Iterator[Deadline]:
+    def _booting(self, machine: Machine, what: str) -> Iterator[Deadline]:
+        if self._watch is not None:
+            self._watch.pause()
+        self.timeline.note(f"{machine.name} {what}")
         try:
             # On a host with KVM; a backend that emulates allows more.
             yield Deadline.after(self._boot_seconds)
         except BootcTestError as error:
+            self.timeline.note(f"{machine.name} did not come up: {error.brief}")
             self.failure = BootFailure(error, _console_end(machine))
             self.release()
             raise
+        self.timeline.note(f"{machine.name} is ready")
 
     def _booted(self) -> None:
+        if self._watch is not None:
+            self._watch.begin()
         for act in self._when_booted:
             act()
 
@@ -211,8 +330,11 @@ class VM:
 class Pool:
     """All handles of one process, by the name of their subject."""
 
-    def __init__(self, backend: Callable[[], Backend], *, boot_seconds: float, missing: Missing) -> None:
+    def __init__(
+        self, backend: Callable[[], Backend], *, boot_seconds: float, missing: Missing, listener: Listener
+    ) -> None:
         self._load = backend
+        self._listener = listener
         self._backend: Backend | None = None
         self._boot_seconds = boot_seconds
         self._missing = missing
@@ -223,7 +345,9 @@ class Pool:
         if subject not in self._vms:
             if self._backend is None:
                 self._backend = self._load()
-            self._vms[subject] = VM(self._backend, boot_seconds=self._boot_seconds, missing=self._missing)
+            self._vms[subject] = VM(
+                subject, self._backend, boot_seconds=self._boot_seconds, missing=self._missing, listener=self._listener
+            )
         return self._vms[subject]
 
     def find(self, subject: str) -> VM | None:

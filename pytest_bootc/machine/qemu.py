@@ -16,6 +16,7 @@ from pytest_bootc.errors import (
     BootTimeoutError,
     ConfigError,
     ImageError,
+    MachineLostError,
     ProvisionError,
     WaitTimeoutError,
 )
@@ -32,6 +33,7 @@ from pytest_bootc.machine.qemu_command import Engine, Wiring
 from pytest_bootc.machine.qmp import QMPClient
 from pytest_bootc.machine.rundir import RunFolder
 from pytest_bootc.machine.storage import copy_variables, make_overlay
+from pytest_bootc.machine.vitals import Vitals
 from pytest_bootc.model import (
     Accelerator,
     DiskFile,
@@ -127,6 +129,7 @@ class QemuMachine:
         self._time_factor = 1.0
         self._boot_id = ""
         self._mishaps: list[str] = []
+        self._vitals = Vitals(folder.file("qemu.log"))
         self._wiring = Wiring(
             qmp=folder.socket("qmp"),
             control=folder.socket("control"),
@@ -192,6 +195,7 @@ class QemuMachine:
 
     def crash(self) -> None:
         """Cut the power."""
+        self._vitals.expect_the_end()
         if self._channel is not None:
             self._channel.close()
             self._channel = None
@@ -219,6 +223,14 @@ class QemuMachine:
         if status_word == "running":
             return PowerState.RUNNING
         return PowerState.PAUSED if status_word in ("paused", "prelaunch", "suspended") else PowerState.CRASHED
+
+    def lost(self) -> MachineLostError | None:
+        """Why QEMU does not run the guest any more, where neither we nor the guest ended it."""
+        return self._vitals.lost(self._processes, self._qmp)
+
+    def questioned(self, deadline: Deadline) -> MachineLostError | None:
+        """The same, asking QEMU itself."""
+        return self._vitals.questioned(self._processes, self._qmp, deadline)
 
     def process_id(self, name: str) -> int:
         """The process of ``qemu`` or ``storage`` on the host.
@@ -287,6 +299,7 @@ class QemuMachine:
 
     def _power_on(self, deadline: Deadline) -> None:
         self._processes = Processes()
+        self._vitals = Vitals(self._folder.file("qemu.log"))
         for path in (self._wiring.qmp, self._wiring.control, self._wiring.events, self._wiring.nbd):
             path.unlink(missing_ok=True)
         processes = qemu_command.plan(self._engine, self._wiring, self._spec, self._disk)

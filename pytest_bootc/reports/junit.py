@@ -10,6 +10,9 @@ from pytest_bootc.verdict import SubjectVerdict
 STATE = "state"
 SUBJECT = "image"
 UNMET_NEED = "unmet need"
+EXEMPTED = "exempted"
+NOT_JUDGED = "not judged"
+EVIDENCE = "evidence"
 
 
 def add_run_properties(verdicts: Iterable[SubjectVerdict], add: Callable[[str, str], None]) -> None:

@@ -67,6 +67,11 @@ class SSHSession(ShellVerbs):
         if opened is not None:
             opened[0].close()
 
+    @property
+    def connected(self) -> bool:
+        """Whether there is a connection that nobody has noticed to be closed, lost or cut; the guest is not asked."""
+        return self._open is not None and self._open[0].up()
+
     def alive(self) -> bool:
         """Whether the guest answers on this connection now; a frozen one is waited for as long as ``keepalive``."""
         return self._open is not None and self._open[0].answers()

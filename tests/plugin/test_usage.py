@@ -82,7 +82,7 @@ def test_help_names_every_option_with_its_twins(pytester: pytest.Pytester) -> No
     assert result.ret == 0
     text = result.stdout.str()
     for option in OPTIONS:
-        assert f"{option.flag}={option.metavar}" in text
+        assert (f"  {option.flag} " if option.switch else f"{option.flag}={option.metavar}") in text
         assert option.variable in text
         assert f"  {option.dest} (" in text
 

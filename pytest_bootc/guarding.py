@@ -1,0 +1,193 @@
+"""What is watched over while a test runs: its machine, so that a verdict has the right cause and comes in time.
+
+A test that waits for a dead guest is ended; a failure whose cause lies in the machine is told by that cause; and after
+each test the guest has to be well (:mod:`pytest_bootc.health`).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import pytest
+
+from pytest_bootc import health
+from pytest_bootc.alarm import Alarm
+from pytest_bootc.deadline import Deadline
+from pytest_bootc.errors import (
+    BackendError,
+    BootcTestError,
+    ConfigError,
+    GuestError,
+    HealthError,
+    ImageError,
+)
+from pytest_bootc.exemptions import Exemption, exemption_for
+from pytest_bootc.machine.base import HasControl, PowerState
+from pytest_bootc.machine.pool import VM
+from pytest_bootc.model import Finding, Trouble
+from pytest_bootc.reports import junit
+
+_CHECK_SECONDS = 20.0
+_WORDS = {kind.value: kind for kind in Trouble}
+
+
+@dataclass(frozen=True)
+class Watched:
+    """The test that runs: of which image it is, and which trouble it causes on purpose."""
+
+    image: str
+    expected: frozenset[Trouble] = frozenset()
+    exempted: list[str] = field(default_factory=list)
+
+
+class Guard:
+    """Watches over the tests of one process."""
+
+    def __init__(self, exemptions: Sequence[Exemption]) -> None:
+        self.alarm = Alarm()
+        self._exemptions = exemptions
+        self._ledgers: dict[str, health.Ledger] = {}
+        self._watched: Watched | None = None
+
+    def hear(self, vm: VM, finding: Finding | None, error: BootcTestError) -> None:
+        """Something goes wrong with a machine: end the test that uses it, unless that is what it is about.
+
+        Called from another thread than the test's.
+        """
+        vm.timeline.note(f"{vm.subject}: {error.brief}")
+        watched = self._watched
+        if finding is not None and watched is not None and not self.counting([finding], watched):
+            return
+        vm.interrupt(error)
+        self.alarm.ring(vm.subject, error)
+
+    @contextmanager
+    def watching(self, subject: str, watched: Watched) -> Iterator[None]:
+        """While the context lasts, what happens to the machine of this subject ends it."""
+        self._watched = watched
+        try:
+            with self.alarm.armed(subject):
+                yield
+        finally:
+            self._watched = None
+
+    def counting(self, findings: Sequence[Finding], watched: Watched) -> list[Finding]:
+        """Those that neither the test expects nor an exemption covers; what is exempted is noted."""
+        counting = []
+        for finding in findings:
+            exemption = exemption_for(finding, watched.image, self._exemptions)
+            if exemption is not None:
+                told = f"{finding} ({exemption})"
+                if told not in watched.exempted:
+                    watched.exempted.append(told)
+            elif finding.kind not in watched.expected:
+                counting.append(finding)
+        return counting
+
+    def new_findings(self, vm: VM) -> list[Finding]:
+        """What has gone wrong in the guest since it was last asked.
+
+        :raises GuestError: it does not say.
+        :raises BackendError: it cannot be asked any more.
+        """
+        machine = vm.machine
+        ledger = self._ledgers.setdefault(machine.name, health.Ledger())
+        console = vm.findings()
+        if not isinstance(machine, HasControl) or machine.power_state() is not PowerState.RUNNING:
+            return ledger.enter_console(console)
+        slowness = machine.facts.time_factor
+        _, output = machine.control(health.CHECK, Deadline.after(_CHECK_SECONDS * slowness))
+        return ledger.enter(health.parse(output), console, time.monotonic(), slowness)
+
+
+def watched_by(item: pytest.Item, image: str) -> Watched:
+    """What the test's marker ``expects_trouble`` says.
+
+    :raises ConfigError: it says nothing, something unknown, or no reason.
+    """
+    expected: set[Trouble] = set()
+    for mark in item.iter_markers("expects_trouble"):
+        strangers = [word for word in mark.args if word not in _WORDS]
+        if strangers or not mark.args or not str(mark.kwargs.get("reason", "")).strip():
+            what = f"does not know {strangers[0]!r}" if strangers else "needs words, and a reason"
+            raise ConfigError(
+                f"the marker expects_trouble {what}",
+                resolution=f"write expects_trouble(WORD, ..., reason=TEXT), with words of {', '.join(_WORDS)}",
+            )
+        expected.update(_WORDS[word] for word in mark.args)
+    return Watched(image, frozenset(expected))
+
+
+@contextmanager
+def guarded(guard: Guard, find: Callable[[], VM | None], subject: str, watched: Watched) -> Iterator[None]:
+    """A phase of a test that uses the machine of a subject, which ``find`` finds once there is one.
+
+    What the phase raises is told by its cause, if that is the machine.
+    """
+    try:
+        with guard.watching(subject, watched):
+            yield
+    except (Exception, pytest.fail.Exception) as error:
+        cause = _cause(error, find(), watched, guard)
+        if cause is None or cause is error:
+            raise
+        raise cause from error
+
+
+def check_health(guard: Guard, vm: VM | None, watched: Watched) -> None:
+    """Look at the guest after a test.
+
+    :raises HealthError: something has gone wrong in it since it was last looked at.
+    :raises BootcTestError: it does not say how it is.
+    """
+    if vm is None or vm.running is None:
+        return
+    try:
+        found = guard.new_findings(vm)
+    except (GuestError, BackendError) as error:
+        raise vm.question() or error from error
+    counting = guard.counting(found, watched)
+    if counting:
+        more = f" (and {len(counting) - 1} more)" if len(counting) > 1 else ""
+        raise HealthError(
+            f"the guest is not well: {counting[0]}{more}",
+            details="\n".join(str(finding) for finding in counting),
+            resolution="nothing of it was there after the tests before; the evidence has the guest's journal",
+        )
+
+
+def add_findings(error: BaseException, guard: Guard, vm: VM | None, watched: Watched) -> None:
+    """Say in a failure what else was found in the guest; it is not told again in the test that comes next."""
+    if vm is None or vm.running is None or vm.look() is not None:
+        return
+    try:
+        found = guard.counting(guard.new_findings(vm), watched)
+    except (GuestError, BackendError) as trouble:
+        error.add_note(f"Afterwards the guest did not say how it is: {trouble.brief}")
+        return
+    if found:
+        error.add_note("\n".join(("Found in the guest after it:", *(f"  {finding}" for finding in found))))
+
+
+def note_exempted(item: pytest.Item, watched: Watched) -> None:
+    """Have the reports tell what was found and does not count."""
+    known = [value for name, value in item.user_properties if name == junit.EXEMPTED]
+    item.user_properties += [(junit.EXEMPTED, told) for told in watched.exempted if told not in known]
+
+
+def _cause(error: BaseException, vm: VM | None, watched: Watched, guard: Guard) -> BootcTestError | None:
+    """Why the machine is dead, where a test has failed for that; ``None`` where it is alive, or meant to be dead."""
+    if vm is None or vm.running is None:
+        return None
+    dead = vm.look()
+    doubtful = isinstance(error, BootcTestError | OSError) and not isinstance(
+        error, ConfigError | ImageError | HealthError
+    )
+    if dead is None and doubtful:
+        dead = vm.question()
+    fatal = [finding for finding in vm.findings() if finding.kind.fatal]
+    meant = bool(fatal) and not guard.counting(fatal, watched)
+    return None if meant else dead

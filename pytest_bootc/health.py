@@ -1,0 +1,118 @@
+"""The base checks: what must not go wrong in any guest, whatever a test is about.
+
+They are made after each test, by one request to the guest: no unit has failed, no job of systemd's is stuck, no
+process has dumped core, nothing was denied (where the guest audits), and the console tells of no trouble. Each thing
+is told once, in the test during which it came.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from pytest_bootc.errors import GuestError
+from pytest_bootc.journal import COREDUMP_FIELDS, COREDUMP_MATCH, JournalEntry, coredump_of, parse_journal
+from pytest_bootc.model import Finding, Trouble
+from pytest_bootc.system import sections
+from pytest_bootc.units import Job, parse_jobs
+
+_MARK = "\\036"
+_STUCK_SECONDS = 60.0
+_LIST = "systemctl --no-pager --no-legend --plain --full"
+# Where no auditd takes them, denials come from the kernel's audit socket or, without that, as kernel messages.
+_DENIALS = "_AUDIT_TYPE=1400 + _TRANSPORT=kernel PRIORITY=5"
+_FIELDS = ",".join(("MESSAGE", *COREDUMP_FIELDS))
+
+#: What the request is known by, to those who log requests.
+NAME = "base-check"
+#: What asks the guest: POSIX sh, for :func:`parse`. Denials and cores are few, and the journal finds both by index.
+CHECK = f"""\
+: {NAME}
+export LC_ALL=C SYSTEMD_COLORS=0
+printf '{_MARK}failed\\n'; {_LIST} --state=failed list-units
+printf '{_MARK}jobs\\n'; {_LIST} list-jobs
+printf '{_MARK}journal\\n'; journalctl --quiet --no-pager --boot --output=json --output-fields={_FIELDS} --lines=200 \
+{COREDUMP_MATCH} + {_DENIALS} | grep -e COREDUMP_PID -e 'avc: *denied' -e 'apparmor=.*DENIED' | tail -c 1000000
+printf '{_MARK}end\\n'
+"""
+#: The answer of a guest in which nothing is wrong.
+ALL_IS_WELL = "\036failed\n\036jobs\n\036journal\n\036end\n"
+_DENIED = re.compile(r"avc: +denied|apparmor=\"DENIED\"")
+_AUDIT_STAMP = re.compile(r"^(?:audit: )?(?:type=1400 )?audit\([0-9.:]+\): ?|^AVC ")
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a guest said to :data:`CHECK`."""
+
+    failed: tuple[str, ...]
+    jobs: tuple[Job, ...]
+    journal: tuple[JournalEntry, ...]
+
+
+def parse(output: str) -> Reading:
+    """What the guest said.
+
+    :raises GuestError: it is something else, or it was cut off.
+    """
+    told = sections(output)
+    if not told.keys() >= {"failed", "jobs", "journal", "end"}:
+        raise GuestError("the guest did not say how it is", details=output[-1000:])
+    failed = tuple(line.split()[0] for line in told["failed"].splitlines() if line.strip())
+    if not all("." in name for name in failed):
+        raise GuestError("systemd does not say which units have failed", details=told["failed"])
+    journal = parse_journal(told["journal"].encode())
+    return Reading(failed, tuple(parse_jobs(told["jobs"])), tuple(journal))
+
+
+class Ledger:
+    """What was found on one machine so far, so that nothing is told twice."""
+
+    def __init__(self) -> None:
+        self._console = 0
+        self._failed: set[str] = set()
+        self._entries: set[str] = set()
+        self._jobs: dict[int, float] = {}
+
+    def enter(self, reading: Reading, console: Sequence[Finding], now: float, slowness: float) -> list[Finding]:
+        """What is new, at the time ``now`` in seconds; ``slowness`` is the machine's time factor."""
+        return [*self._new_lines(console), *self._new_failures(reading), *self._new_entries(reading.journal),
+                *self._stuck(reading.jobs, now, _STUCK_SECONDS * slowness)]  # fmt: skip
+
+    def enter_console(self, console: Sequence[Finding]) -> list[Finding]:
+        """The part that needs no answer of the guest."""
+        return self._new_lines(console)
+
+    def _new_lines(self, console: Sequence[Finding]) -> list[Finding]:
+        fresh = list(console[self._console :])
+        self._console = len(console)
+        return fresh
+
+    def _new_failures(self, reading: Reading) -> list[Finding]:
+        fresh = [name for name in reading.failed if name not in self._failed]
+        # One that was mended may fail again.
+        self._failed = set(reading.failed)
+        return [Finding(Trouble.FAILED_UNIT, name) for name in fresh]
+
+    def _new_entries(self, journal: Iterable[JournalEntry]) -> list[Finding]:
+        fresh = [entry for entry in journal if entry.cursor not in self._entries]
+        self._entries.update(entry.cursor for entry in fresh)
+        return [finding for entry in fresh if (finding := _told_by(entry)) is not None]
+
+    def _stuck(self, jobs: Sequence[Job], now: float, patience: float) -> list[Finding]:
+        running = {job.id: job for job in jobs if job.state == "running"}
+        since = {number: self._jobs.get(number, now) for number in running}
+        # Told once: the next time is an age away.
+        stuck = [number for number, first in since.items() if now - first > patience]
+        self._jobs = {**since, **dict.fromkeys(stuck, float("inf"))}
+        return [Finding(Trouble.STUCK_JOB, f"{running[number].unit}/{running[number].type}") for number in stuck]
+
+
+def _told_by(entry: JournalEntry) -> Finding | None:
+    dump = coredump_of(entry)
+    if dump is not None:
+        return Finding(Trouble.COREDUMP, str(dump))
+    if _DENIED.search(entry.message):
+        return Finding(Trouble.AVC, _AUDIT_STAMP.sub("", entry.message))
+    return None
