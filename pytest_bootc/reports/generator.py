@@ -22,9 +22,7 @@ _MAJOR = VERSION.partition(".")[0]
 _OLDEST_NODE = 18
 _ASK_SECONDS = 60.0
 _INSTALL_SECONDS = 600.0
-_GET_NODE = (
-    f"run scripts/setup, or install Node {_OLDEST_NODE} or later with npm (Debian: nodejs npm; Fedora: nodejs-npm)"
-)
+_GET_NODE = f"run scripts/setup report, or install Node {_OLDEST_NODE} or later with npm (Debian: nodejs npm; Fedora: nodejs-npm)"
 
 
 @dataclass(frozen=True)
@@ -47,6 +45,11 @@ def find_generator(cache: Cache, progress: Progress) -> Generator:
     version = None if program is None else _version((str(program),))
     if program is not None and version is not None and version.partition(".")[0] == _MAJOR:
         return Generator((str(program),), version, {})
+    return own_generator(cache, progress)
+
+
+def own_generator(cache: Cache, progress: Progress) -> Generator:
+    """Our own copy, made if need be. Raises as :func:`find_generator` does."""
     node = _node()
     environment = {"PATH": os.pathsep.join((str(node.parent), os.environ.get("PATH", os.defpath)))}
     folder = cache.tools / f"allure-{VERSION}"

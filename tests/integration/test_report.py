@@ -218,7 +218,7 @@ def host(tmp_path: Path) -> Host:
 def test_without_node(runs: tuple[Path, Path], report: Report, host: Host) -> None:
     made = report(runs[0], env=host.env)
     assert made.returncode == 4
-    assert "node is not installed\nWhat to do: run scripts/setup, or install Node 18" in made.stderr
+    assert "node is not installed\nWhat to do: run scripts/setup report, or install Node 18" in made.stderr
     host.put("allure", "echo 2.34.0")  # of the Java line, which is no use
     host.put("node", "echo v16.20.2")
     made = report(runs[0], env=host.env)
