@@ -22,7 +22,10 @@ _MAJOR = VERSION.partition(".")[0]
 _OLDEST_NODE = 18
 _ASK_SECONDS = 60.0
 _INSTALL_SECONDS = 600.0
-_GET_NODE = f"run scripts/setup report, or install Node {_OLDEST_NODE} or later with npm (Debian: nodejs npm; Fedora: nodejs-npm)"
+_GET_NODE = (
+    f"run scripts/setup report, or install Node {_OLDEST_NODE} or later with npm "
+    "(Debian: nodejs and npm; Fedora: nodejs-npm)"
+)
 
 
 @dataclass(frozen=True)
