@@ -134,7 +134,9 @@ def guarded(guard: Guard, find: Callable[[], VM | None], subject: str, watched: 
         cause = _cause(error, find(), watched, guard)
         if cause is None or cause is error:
             raise
-        raise cause from error
+        told = error.brief if isinstance(error, BootcTestError) else str(error).partition("\n")[0]
+        cause.add_note(f"The test showed it as {type(error).__name__}: {told}")
+        raise cause.with_traceback(error.__traceback__) from None
 
 
 def check_health(guard: Guard, vm: VM | None, watched: Watched) -> None:
@@ -168,6 +170,7 @@ def add_findings(error: BaseException, guard: Guard, vm: VM | None, watched: Wat
     except (GuestError, BackendError) as trouble:
         error.add_note(f"Afterwards the guest did not say how it is: {trouble.brief}")
         return
+    found = [finding for finding in found if finding.text not in str(error)]
     if found:
         error.add_note("\n".join(("Found in the guest after it:", *(f"  {finding}" for finding in found))))
 

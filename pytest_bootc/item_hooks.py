@@ -62,7 +62,7 @@ class ItemHooks:
         self, item: pytest.Item, call: pytest.CallInfo[None]
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
         """Give the report its state, and take evidence before any finaliser runs."""
-        judging.shorten(call)
+        judging.shorten(item, call)
         report = yield
         judging.observe(item, call, report, self.run)
         return report

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType, TracebackType
 
 import pytest
 
 from pytest_bootc import collection, compat, guarding
+from pytest_bootc.circumstances import circumstances_of
 from pytest_bootc.errors import BootcTestError, HealthError, SSHConnectError
-from pytest_bootc.evidence import EvidenceRecord, GuestShell
-from pytest_bootc.machine.base import HasControl
+from pytest_bootc.evidence import EvidenceRecord
 from pytest_bootc.machine.pool import VM
 from pytest_bootc.model import Evidence
 from pytest_bootc.options import BOOT_SUITE
@@ -72,8 +73,9 @@ def begin(item: pytest.Item, run: Run) -> None:
     if subject.digest is not None:
         allure.note_digest(str(subject.digest))
     if _MACHINE_FIXTURE in getattr(item, "fixturenames", ()):
+        again = EVIDENCE in item.stash
         item.stash[EVIDENCE] = record = EvidenceRecord(run.config.evidence_folder, item.nodeid)
-        record.begin(run.pool.find(subject.name))
+        record.begin(run.pool.find(subject.name), again=again)
 
 
 def evidence_of(item: pytest.Item) -> EvidenceRecord:
@@ -160,12 +162,27 @@ def _is_left_to_the_next(item: pytest.Item, subject: Subject, run: Run) -> bool:
     return same_machine and collection.suite_of(item) == BOOT_SUITE
 
 
-def shorten(call: pytest.CallInfo[None]) -> None:
-    """Take the frames of this package out of the traceback of an error that explains itself."""
-    if call.excinfo is not None and isinstance(call.excinfo.value, BootcTestError):
-        shown = call.excinfo.traceback.filter(lambda entry: not Path(entry.path).is_relative_to(_PACKAGE))
-        if shown and call.when == "call":
-            call.excinfo.traceback = shown
+def shorten(item: pytest.Item, call: pytest.CallInfo[None]) -> None:
+    """End the traceback of an error that explains itself where the test calls this package."""
+    if call.excinfo is None or not isinstance(call.excinfo.value, BootcTestError):
+        return
+    entries = list(walk_traceback(call.excinfo.tb))
+    files = [Path(frame.f_code.co_filename) for frame, *_ in entries]
+    if item.path not in files:
+        return
+    first = files.index(item.path)
+    end = next((n for n, file in enumerate(files) if n > first and file.is_relative_to(_PACKAGE)), len(files))
+    shown: TracebackType | None = None
+    for frame, instruction, line in reversed(entries[:end]):
+        shown = TracebackType(shown, frame, instruction, line)
+    call.excinfo = pytest.ExceptionInfo.from_exception(call.excinfo.value.with_traceback(shown))
+
+
+def walk_traceback(traceback: TracebackType | None) -> Iterator[tuple[FrameType, int, int]]:
+    """The frame, the instruction and the line of each entry, the outermost first."""
+    while traceback is not None:
+        yield traceback.tb_frame, traceback.tb_lasti, traceback.tb_lineno
+        traceback = traceback.tb_next
 
 
 def observe(item: pytest.Item, call: pytest.CallInfo[None], report: pytest.TestReport, run: Run) -> None:
@@ -280,7 +297,7 @@ def _phase_state(item: pytest.Item, call: pytest.CallInfo[None], report: pytest.
 
 def _say_shortly(report: pytest.TestReport, error: BootcTestError) -> None:
     """Let an error that explains itself do so: without a traceback where no line of the test led to it."""
-    if report.when != "call":
+    if report.when != "call" or isinstance(error, HealthError):
         report.longrepr = pytest.ExceptionInfo.from_exception(error).getrepr(style="value", chain=False)
     crash = getattr(report.longrepr, "reprcrash", None)
     if crash is not None:
@@ -290,23 +307,25 @@ def _say_shortly(report: pytest.TestReport, error: BootcTestError) -> None:
 def _take_evidence(item: pytest.Item, report: pytest.TestReport, run: Run) -> None:
     record = item.stash.get(EVIDENCE, None)
     subject = subject_of(item, run)
-    if record is None or subject is None or run.config.evidence is Evidence.OFF:
+    if subject is None:
         return
-    last = report.when == "call" and run.config.evidence is Evidence.ON
-    if report.failed or last:
-        vm = run.pool.find(subject.name)
-        try:
-            record.collect(vm, _shell_of(vm))
-            allure.attach(record.keep())
-        except OSError as error:
-            report.sections.append(("Evidence", f"the evidence could not be kept: {error}"))
-
-
-def _shell_of(vm: VM | None) -> GuestShell | None:
-    machine = None if vm is None else vm.running
-    if not isinstance(machine, HasControl):
-        return None
-    return machine.control
+    circumstances = circumstances_of(item, subject, run)
+    if report.failed:
+        report.sections.append(("Reproduce", circumstances.reproduce))
+    if record is None or run.config.evidence is Evidence.OFF:
+        return
+    vm = run.pool.find(subject.name)
+    wanted = report.failed or (report.when == "call" and run.config.evidence is Evidence.ON)
+    try:
+        if wanted:
+            record.collect(vm, circumstances)
+        kept = record.keep(failed=wanted) if wanted or report.when == "call" else []
+        allure.attach(kept)
+    except OSError as error:
+        report.sections.append(("Evidence", f"the evidence could not be kept: {error}"))
+    else:
+        if kept:
+            report.user_properties.append((junit.EVIDENCE, str(record.folder)))
 
 
 def _written_state(report: pytest.TestReport) -> State | None:

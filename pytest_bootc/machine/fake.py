@@ -24,8 +24,8 @@ there is no sshd. All keys are optional::
     loses = ""                    # why the host has lost the machine from then on
     machines = 0                  # only the first so many machines answer so; 0: all of them
 
-Base checks (:mod:`pytest_bootc.health`) find everything well, except for answers whose ``match`` is "base-check". A machine that is lost, or whose
-kernel has panicked on the console, answers nothing any more.
+Base checks (:mod:`pytest_bootc.health`) find everything well, except for answers whose ``match`` is "base-check". A
+machine that is lost answers nothing any more.
 
 The words of ``boots``: ``ready``; ``panic`` (the image gives up); ``silent`` (it says nothing until the deadline);
 ``broken`` (the host cannot run it). Paths are relative to the script's folder.

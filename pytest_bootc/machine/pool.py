@@ -301,7 +301,9 @@ class VM:
         self._deaths[self.trouble.blame] += 1
         if self._deaths[self.trouble.blame] >= _MOST_DEATHS.get(self.trouble.blame, 1):
             console = b"" if self._machine is None else _console_end(self._machine)
-            self.failure = BootFailure(self.trouble, console, f"{self._deaths[self.trouble.blame]} machines were lost")
+            what = "the image brought down" if self.trouble.blame is Blame.IMAGE else "the laboratory lost"
+            count = self._deaths[self.trouble.blame]
+            self.failure = BootFailure(self.trouble, console, f"{what} {count} machines, and gets no other")
             self.release()
             raise self.failure.again()
 
