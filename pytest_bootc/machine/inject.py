@@ -39,6 +39,7 @@ ConditionPathExists=!/etc/initrd-release
 ExecStart=/bin/sh {agent}
 Restart=always
 OOMScoreAdjust=-900
+IgnoreSIGPIPE=no
 """
 _READY_UNIT = """\
 [Unit]

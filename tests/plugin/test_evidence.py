@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,16 +11,29 @@ import pytest
 Judge = Callable[..., pytest.RunResult]
 Script = Callable[..., Path]
 
-JOURNAL = """
+# What the guest prints to the one request for evidence, with a secret in it.
+ANSWER = r'''
 [[control]]
-match = "journalctl"
-output = '''
-1000000.50 900.00
-[    5.000000] vm kernel: long ago
+match = "pytest_bootc_evidence"
+output = """
+\u001efacts
+kernel: Linux 6.12 x86_64
+\u001efacts=0
+\u001ejournal
+1000000.50
 [1000000.400000] vm sshd[1]: just now
-  and more of it
-'''
+  and more of it, token=abc
+[    5.000000] vm kernel: long ago
+\u001ejournal=0
+\u001eunits
+failed units:
+bad.service loaded failed failed Bad
+\u001eunits=0
+\u001ecoredumps
+\u001ecoredumps=0
 """
+'''
+HOST_SIDE = {"console.log", "reproduce.txt", "timeline.txt", "versions.txt"}
 
 
 def kept(pytester: pytest.Pytester, folder: str = "test-results") -> dict[str, str]:
@@ -29,31 +43,94 @@ def kept(pytester: pytest.Pytester, folder: str = "test-results") -> dict[str, s
     }
 
 
-def test_console_and_journal(judge: Judge, pytester: pytest.Pytester, script: Script) -> None:
-    script('console = "booting\\n"\n' + JOURNAL)
+def kept_of(pytester: pytest.Pytester, test: str, folder: str = "test-results") -> dict[str, str]:
+    """The files of one test, by name."""
+    found = (key.partition("/") for key in kept(pytester, folder))
+    return {name: kept(pytester, folder)[f"{of}/{name}"] for of, _, name in found if of == f"{test}-server-v1"}
+
+
+def test_what_is_kept_of_a_failure(judge: Judge, pytester: pytest.Pytester, script: Script) -> None:
+    script('console = "booting\\n"\n' + ANSWER)
     pytester.makepyfile(
         test_a="""
         def test_good(vm): pass
 
         def test_bad(vm):
             with vm.console_log().open("a") as console:
-                console.write("oops\\n")
+                console.write("oops, password=hunter2\\n")
             assert False
         """
     )
     judge("--evidence-dir=kept/here").stdout.fnmatch_lines(["evidence: *kept/here"])
-    assert kept(pytester, "kept/here") == {
-        "test_a.py-test_bad-server-v1/console.log": "booting\n[the test began here]\noops\n",
-        "test_a.py-test_bad-server-v1/journal.txt": "[1000000.400000] vm sshd[1]: just now\n  and more of it\n",
-    }
+    files = kept_of(pytester, "test_a.py-test_bad", "kept/here")
+    assert files.keys() == HOST_SIDE | {"guest.txt", "journal.txt", "units.txt", "coredumps.txt"}
+    assert files["console.log"] == "booting\n[the test began here]\noops, password=[hidden]\n"
+    assert files["journal.txt"] == "[1000000.400000] vm sshd[1]: just now\n  and more of it, token=[hidden]\n"
+    assert files["units.txt"] == "failed units:\nbad.service loaded failed failed Bad\n"
+    assert files["coredumps.txt"] == "no process has dumped core since the machine booted\n"
+    assert files["guest.txt"] == "[for want of time the guest was not asked for: mounts, processes]\n"
+    assert not kept_of(pytester, "test_a.py-test_good", "kept/here")
+
+
+def test_which_versions_were_judged(judge: Judge, pytester: pytest.Pytester, script: Script) -> None:
+    script(ANSWER)
+    pytester.makepyfile(test_a="def test_bad(vm): assert False")
+    judge()
+    text = kept_of(pytester, "test_a.py-test_bad")["versions.txt"]
+    said = dict(line.split(": ", 1) for line in text.splitlines())
+    assert said["subject"].endswith("server:v1")
+    assert said["digest"].startswith("sha256:")
+    assert said["backend"] == "fake"
+    assert said["pytest"] == pytest.__version__
+    assert said["kernel"] == "Linux 6.12 x86_64"
+
+
+def test_the_timeline_has_what_happened_before_and_during_the_test(judge: Judge, pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        test_a="""
+        def test_good(vm): pass
+
+        def test_bad(vm):
+            vm.reboot()
+            assert False
+        """
+    )
+    judge()
+    heading, *lines = kept_of(pytester, "test_a.py-test_bad")["timeline.txt"].splitlines()
+    assert heading == "seconds since the test began"
+    events = [line.split(maxsplit=1) for line in lines]
+    assert [float(at) for at, _ in events] == sorted(float(at) for at, _ in events)
+    texts = [text.partition("fake-")[0] + text[-12:] if "fake-" in text else text for _, text in events]
+    began = texts.index("the test begins")
+    assert "a machine is made" in texts[:began]
+    assert any(text.endswith("is rebooted") for text in texts[began:])
+    assert texts[-1] == "evidence was taken"
 
 
 def test_the_console_of_a_machine_that_did_not_boot(judge: Judge, pytester: pytest.Pytester, script: Script) -> None:
     script('boots = ["panic"]\nconsole = "booting\\n"')
     pytester.makepyfile(test_a="def test_one(vm): pass")
     judge()
-    (text,) = kept(pytester).values()
-    assert text.startswith("booting\nKernel panic")
+    files = kept_of(pytester, "test_a.py-test_one")
+    assert files.keys() == HOST_SIDE
+    assert files["console.log"].startswith("booting\nKernel panic")
+    assert "did not come up" in files["timeline.txt"]
+
+
+def test_of_a_setup_that_fails_later(judge: Judge, pytester: pytest.Pytester, script: Script) -> None:
+    script(ANSWER)
+    pytester.makepyfile(
+        test_a="""
+        import pytest
+
+        @pytest.fixture
+        def broken(vm): raise RuntimeError("no")
+
+        def test_one(broken): pass
+        """
+    )
+    judge().assert_outcomes(errors=1)
+    assert kept_of(pytester, "test_a.py-test_one").keys() >= HOST_SIDE | {"journal.txt", "units.txt"}
 
 
 @pytest.mark.parametrize(("when", "names"), [("on", ["bad", "good"]), ("off", []), ("retain-on-failure", ["bad"])])
@@ -82,18 +159,75 @@ def test_of_an_earlier_run_nothing_is_left(judge: Judge, pytester: pytest.Pytest
     assert not kept(pytester)
 
 
-def test_a_source_that_hangs_hides_nothing(
-    judge: Judge, pytester: pytest.Pytester, script: Script, monkeypatch: pytest.MonkeyPatch
+def test_a_guest_that_answers_nothing_costs_less_than_ten_seconds(
+    judge: Judge, pytester: pytest.Pytester, script: Script
 ) -> None:
-    monkeypatch.setattr("pytest_bootc.evidence.record._SOURCE_SECONDS", 0.1)
-    script('[[control]]\nmatch = "journalctl"\nhang = true')
+    script('[[control]]\nmatch = "pytest_bootc_evidence"\nhang = true')
     pytester.makepyfile(test_a="def test_it(vm): assert 1 == 2")
+    began = time.monotonic()
     result = judge()
+    assert time.monotonic() - began < 10
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(["E*assert 1 == 2"])
-    assert kept(pytester)["test_a.py-test_it-server-v1/journal.txt"].startswith(
-        "[journal.txt could not be taken: no answer"
+    files = kept_of(pytester, "test_a.py-test_it")
+    assert files.keys() == HOST_SIDE | {"guest.txt"}
+    (line,) = files["guest.txt"].splitlines()
+    assert line.startswith("[guest.txt could not be taken: the script has no answer to")
+
+
+def test_a_guest_that_panicked_is_not_asked(judge: Judge, pytester: pytest.Pytester, script: Script) -> None:
+    script('[[control]]\nmatch = "pytest_bootc_evidence"\nhang = true')
+    pytester.makepyfile(
+        test_a="""
+        import time
+
+        def test_it(vm):
+            with vm.console_log().open("a") as console:
+                console.write("[    9.000000] Kernel panic - not syncing: sysrq\\n")
+            time.sleep(20)
+        """
     )
+    began = time.monotonic()
+    judge()
+    assert time.monotonic() - began < 4
+    files = kept_of(pytester, "test_a.py-test_it")
+    assert files["guest.txt"].startswith("[the guest was not asked: panic: ")
+    assert "Kernel panic" in files["console.log"]
+
+
+def test_what_is_always_kept(judge: Judge, pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        test_a="""
+        def test_it(evidence):
+            evidence.attach("boot.svg", "<svg/>", always=True)
+            evidence.attach("list.txt", "nothing special")
+        """
+    )
+    assert judge().ret == 0
+    assert kept_of(pytester, "test_a.py-test_it") == {"boot.svg": "<svg/>"}
+    assert judge("--evidence=off", "--evidence-dir=none").ret == 0
+    assert not (pytester.path / "none").exists()
+
+
+def test_of_a_test_that_is_run_twice_both_tries_are_kept(
+    judge: Judge, pytester: pytest.Pytester, tmp_path: Path
+) -> None:
+    pytester.makepyfile(
+        test_a=f"""
+        from pathlib import Path
+
+        def test_it(evidence):
+            tries = Path({str(tmp_path)!r}) / "tries"
+            before = len(tries.read_text()) if tries.exists() else 0
+            tries.write_text("x" * (before + 1))
+            evidence.attach("try.txt", str(before + 1))
+            assert False
+        """
+    )
+    judge("--rerun-failed")
+    (folder,) = (pytester.path / "test-results").iterdir()
+    assert (folder / "try.txt").read_text() == "2"
+    assert (folder / "first-try" / "try.txt").read_text() == "1"
 
 
 def test_a_folder_that_cannot_be_written_hides_nothing(judge: Judge, pytester: pytest.Pytester) -> None:

@@ -1,0 +1,162 @@
+"""What the guest is asked for, in one request: several sources, each with a time limit and a size limit.
+
+The guest needs a POSIX sh and ``head -c``. Everything is printed at once, so what came before a source that hangs is
+there. Where the guest has timeout(1), it ends each source and, in the end, the whole request by itself.
+"""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+#: The most that is taken of a core, in bytes.
+MOST_CORE = 6 << 20
+#: Stands in the command line of the processes that work for the request.
+OWN_MARK = "pytest_bootc_evidence"
+
+_SEPARATOR = "\x1e"
+_LONGEST_SOURCE_SECONDS = 4
+_ENDED = ("124", "137")  # timeout(1): the time was up; ... and the program had to be killed
+_LINES_BEFORE = 50
+
+
+@dataclass(frozen=True)
+class Source:
+    """A piece of POSIX sh and its limits: seconds on a host with KVM, and bytes of what it prints.
+
+    It is run only where a file matches ``where``, if that is given.
+    """
+
+    name: str
+    script: str
+    seconds: float
+    limit: int
+    where: str = ""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a source printed. ``trouble`` says why it may not be all, and is empty where nothing went wrong."""
+
+    text: str
+    trouble: str = ""
+
+
+_FACTS = """\
+echo "kernel: $(uname -srm)"
+echo "guest's clock: $(date -u '+%Y-%m-%d %H:%M:%S UTC')"
+read -r up idle </proc/uptime; echo "guest's uptime: $up s"
+read -r taint </proc/sys/kernel/tainted; echo "taint: $taint"
+read -r line </proc/cmdline; echo "kernel's arguments: $line"
+cat /etc/os-release || cat /usr/lib/os-release"""
+
+# Newest first: what is cut by time or size is what is oldest, and with an awk the reading ends where the test began.
+# Times since boot neither jump with the guest's clock nor ask anything of the guest before a test has failed.
+_JOURNAL = """\
+read -r up idle </proc/uptime; echo $up
+set -- journalctl --boot --no-pager --quiet --output=short-monotonic --reverse --lines=20000
+command -v awk >/dev/null || exec "$@"
+"$@" | awk -v up=$up -v since=ELAPSED 'BEGIN { began = up - since }
+match($0, /^\\[ *[0-9]+\\.[0-9]+\\]/) { if (substr($0, 2, RLENGTH - 2) + 0 < began && ++before > LINES) exit }
+{ print }'"""
+
+# One look by three programs; ps(1) is not everywhere. What is gone by now is no error.
+_PROCESSES = """\
+cat /proc/loadavg; head -n 3 /proc/meminfo; echo
+head -c 2048 /proc/[0-9]*/stat
+grep -E '^(Uid|VmRSS):' /proc/[0-9]*/status
+head -c 4096 /proc/[0-9]*/wchan /proc/[0-9]*/cmdline
+:"""
+
+_UNITS = """\
+set -f
+list='systemctl --no-pager --no-legend --plain --full'
+failed=$($list --failed list-units) || { echo "$failed"; exit 1; }
+jobs=$($list list-jobs)
+echo "failed units:"; echo "${failed:-none}"; echo
+echo "jobs:"; echo "${jobs:-none}"
+set --
+while read -r name rest; do [ -z "$name" ] || set -- "$@" "$name"; done <<X
+$failed
+X
+while read -r id name type state; do [ "$state" != running ] || set -- "$@" "$name"; done <<X
+$jobs
+X
+[ $# = 0 ] || { echo; systemctl status --no-pager --full --lines=20 -- "$@"; } || :"""
+
+_COREDUMPS = """\
+journalctl --boot --no-pager --quiet --output=short-monotonic --reverse --lines=20 \
+MESSAGE_ID=fc2e22bc6ee647b6b90729ab34a250b1
+cd /var/lib/systemd/coredump && set -- * && [ -e "$1" ] && { echo; echo "$PWD:"; ls -ln "$@"; } || :"""
+
+# systemd-coredump(8) has the boot id in the name of each. A whole one, or its name and size alone.
+_CORE = f"""\
+cd /var/lib/systemd/coredump || exit
+boot=$(tr -d - </proc/sys/kernel/random/boot_id)
+core=$(ls -t | grep -F ".$boot." | head -n 1)
+[ -n "$core" ] || exit 0
+size=$(wc -c <"$core"); echo $size "$core"
+[ $size -gt {MOST_CORE} ] || base64 "$core\""""
+
+_TAKE = """\
+exec 3>&1
+# pytest_bootc_evidence
+take() {
+printf '\\036%s\\n' "$1"
+s=$({ { ${T:+timeout -k 1 $2} sh -c "$4" </dev/null 2>&1 3>&- 4>&-; echo $? >&4; } | head -c "$3" >&3; } 4>&1)
+printf '\\036%s=%s\\n' "$1" "$s"
+}
+"""
+
+
+def sources(elapsed: float) -> Sequence[Source]:
+    """What is taken of a guest where a test began so many seconds ago; what matters most comes first."""
+    journal = _JOURNAL.replace("ELAPSED", f"{elapsed:.1f}").replace("LINES", str(_LINES_BEFORE))
+    return (
+        Source("facts", _FACTS, 1, 16 << 10),
+        Source("journal", journal, 2, 4 << 20),
+        Source("mounts", "cat /proc/self/mountinfo; echo; df -h; df -i", 1, 256 << 10),
+        Source("processes", _PROCESSES, 1, 2 << 20),
+        Source("coredumps", _COREDUMPS, 1, 256 << 10),
+        Source("units", _UNITS, 2, 512 << 10),
+        Source("core", _CORE, 2, MOST_CORE * 3 // 2, where="/var/lib/systemd/coredump/*"),
+    )
+
+
+def request(wanted: Sequence[Source], factor: float, seconds: int) -> str:
+    """The command that takes them within so many seconds; ``factor`` is how much slower than with KVM the guest is."""
+    script = _TAKE + "\n".join(_step(source, factor) for source in wanted)
+    # The shell that works is ended from outside: it is never itself in a system call that cannot be.
+    return f"command -v timeout >/dev/null&&export T=y;${{T:+timeout -s KILL {seconds}}} sh -c {shlex.quote(script)}"
+
+
+def _step(source: Source, factor: float) -> str:
+    seconds = min(_LONGEST_SOURCE_SECONDS, math.ceil(source.seconds * factor))
+    step = f"take {source.name} {seconds} {source.limit} {shlex.quote(source.script)}"
+    return f'set -- {source.where}; [ ! -e "$1" ] || {step}' if source.where else step
+
+
+def split(output: str, wanted: Sequence[Source]) -> dict[str, Answer]:
+    """The answers in what the command of :func:`request` printed, by name. A source that was not reached has none."""
+    known = {source.name: source for source in wanted}
+    answers: dict[str, Answer] = {}
+    for part in output.split(_SEPARATOR)[1:]:
+        head, _, text = part.partition("\n")
+        name, ended, status = head.partition("=")
+        if name not in known:
+            continue
+        if ended and name in answers:
+            answers[name] = Answer(answers[name].text, _trouble(answers[name].text, status, known[name]))
+        elif not ended:
+            answers[name] = Answer(text, "the time for all of the evidence was up")
+    return answers
+
+
+def _trouble(text: str, status: str, source: Source) -> str:
+    if len(text.encode(errors="replace")) >= source.limit:
+        return f"cut at {source.limit >> 10} KiB"
+    if status in _ENDED:
+        return "it took too long, and was ended"
+    return "" if status == "0" else f"the commands for it ended with status {status}"
