@@ -13,6 +13,7 @@ import pytest
 
 if TYPE_CHECKING:
     from pytest_bootc.evidence import EvidenceRecord
+    from pytest_bootc.guarding import Exempting
     from pytest_bootc.guest import Guest
     from pytest_bootc.machine.pool import VM
     from pytest_bootc.model import GoldenDisk, MachineSpec, ResolvedImage
@@ -84,6 +85,14 @@ def guest(ssh: SSHSession) -> Guest:
     from pytest_bootc.guest import Guest
 
     return Guest(ssh)
+
+
+@pytest.fixture
+def exemptions(request: pytest.FixtureRequest, vm: VM) -> Exempting:
+    """What the run exempts: ``exemptions.without(findings)`` are those that count."""
+    from pytest_bootc import judging
+
+    return judging.exempting(request.node)
 
 
 @pytest.fixture

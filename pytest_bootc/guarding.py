@@ -103,6 +103,18 @@ class Guard:
         return ledger.enter(health.parse(output), console, time.monotonic(), slowness)
 
 
+class Exempting:
+    """What does not count in one test."""
+
+    def __init__(self, guard: Guard, watched: Watched) -> None:
+        self._guard = guard
+        self._watched = watched
+
+    def without(self, findings: Sequence[Finding]) -> list[Finding]:
+        """The findings that count; what is exempted of them is told in the report."""
+        return self._guard.counting(findings, self._watched)
+
+
 def watched_by(item: pytest.Item, image: str) -> Watched:
     """What the test's marker ``expects_trouble`` says.
 

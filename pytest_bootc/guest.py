@@ -14,6 +14,7 @@ from pytest_bootc.deadline import Deadline
 from pytest_bootc.deployment import PROVIDERS, Deployment
 from pytest_bootc.errors import GuestError
 from pytest_bootc.journal import (
+    SKIPPED_MATCH,
     Coredump,
     JournalEntry,
     JournalQuery,
@@ -102,6 +103,14 @@ class Guest(ShellVerbs):
     def failed_units(self) -> list[Unit]:
         """The units that have failed."""
         return parse_units(self._ask(in_state_command("failed"), "systemctl cannot list the failed units"))
+
+    def skipped_units(self) -> Mapping[str, str]:
+        """The units that a condition has skipped since the boot, by name, and what systemd said of each.
+
+        They look like units that have done their work, and say nothing about the image: they are *not judged*.
+        """
+        entries = parse_journal(self._journal(JournalQuery(matches=(SKIPPED_MATCH,))))
+        return {entry.unit: entry.message for entry in entries if entry.unit is not None}
 
     def stuck_jobs(self) -> list[Job]:
         """What systemd was asked to do and has not done yet. Once the guest has booted, there should be nothing."""

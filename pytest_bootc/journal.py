@@ -16,6 +16,8 @@ MOST_BYTES = 16 << 20
 
 #: The match for what systemd-coredump(8) logs: SD_MESSAGE_COREDUMP, sd-messages.h.
 COREDUMP_MATCH = "MESSAGE_ID=fc2e22bc6ee647b6b90729ab34a250b1"
+#: The match for what systemd logs of a unit whose conditions did not hold: SD_MESSAGE_UNIT_SKIPPED, sd-messages.h.
+SKIPPED_MATCH = "MESSAGE_ID=0e4284a0caca4bfc81c0bb6786972673"
 #: The fields that :func:`coredump_of` reads.
 COREDUMP_FIELDS = (
     "COREDUMP_PID",

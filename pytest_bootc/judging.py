@@ -17,7 +17,7 @@ from pytest_bootc.machine.pool import VM
 from pytest_bootc.model import Evidence
 from pytest_bootc.options import BOOT_SUITE
 from pytest_bootc.reports import allure, junit, terminal
-from pytest_bootc.run import Run, Subject, is_worker, send_to_controller
+from pytest_bootc.run import Run, Subject, current, is_worker, send_to_controller
 from pytest_bootc.ssh import SSHSession
 from pytest_bootc.verdict import Outcome, State, heaviest, shown, state_of
 
@@ -83,6 +83,11 @@ def evidence_of(item: pytest.Item) -> EvidenceRecord:
     return item.stash[EVIDENCE]
 
 
+def exempting(item: pytest.Item) -> guarding.Exempting:
+    """What does not count in a test that uses a machine."""
+    return guarding.Exempting(current(item.config).guard, item.stash[_WATCHED])
+
+
 def stop_without_machine(item: pytest.Item, run: Run) -> None:
     """End a test whose machine cannot be had, as an earlier one has found out, in one line.
 
@@ -102,7 +107,12 @@ def settle(request: pytest.FixtureRequest) -> None:
     if _MACHINE_FIXTURE not in request.fixturenames:
         return
     vm: VM = request.getfixturevalue(_MACHINE_FIXTURE)
-    vm.use(request.getfixturevalue("machine_spec"), request.getfixturevalue("golden_disk"))
+    shape = request.getfixturevalue("machine_spec"), request.getfixturevalue("golden_disk")
+    if not vm.has(*shape):
+        run = current(request.config)
+        with run.progress.stage(f"booting a fresh machine for {vm.subject}"):
+            vm.use(*shape)
+        run.facts[vm.subject] = vm.facts
     if "ssh" in request.fixturenames:
         session = request.getfixturevalue("ssh")
         if isinstance(session, SSHSession) and not session.connected:

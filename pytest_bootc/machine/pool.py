@@ -96,7 +96,7 @@ class VM:
         if self._shape == (spec, disk):
             if self.failure is not None:
                 raise self.failure.again()
-            if self._machine is not None and not self._stale and self.look() is None and self._is_on(self._machine):
+            if self.has(spec, disk):
                 return
             self._bury()
         else:
@@ -104,6 +104,11 @@ class VM:
         self.release()
         self._shape, self.failure, self.trouble, self._stale = (spec, disk), None, None, False
         self._boot(spec, disk)
+
+    def has(self, spec: MachineSpec, disk: GoldenDisk | None) -> bool:
+        """Whether a machine of this shape is behind the handle, and may go on being used."""
+        fit = self._shape == (spec, disk) and not self._stale and self.look() is None
+        return fit and self._machine is not None and self._is_on(self._machine)
 
     def release(self) -> None:
         """End the machine; a failure to boot is remembered."""
