@@ -222,7 +222,7 @@ def test_the_hosts_memory_is_short(book: Book) -> None:
         options=("--vm-memory=400G",),
         status=10,
         states=LAB,
-        quote=r"(?i)cannot allocate memory|memory",
+        quote=r"(?i)cannot (allocate|set up guest) memory",
     )
     book.judge(case, RED_WAIT="0")
 
@@ -236,7 +236,7 @@ def test_no_port_is_free(bed: Bed, book: Book) -> None:
         tests=CALLS,
         status=10,
         states=LAB,
-        quote=r"(?i)host forwarding|hostfwd|port",
+        quote=r"(?i)host forwarding rule",
     )
     with no_free_port() as bed.place:
         book.judge(case, RED_WAIT="0")
