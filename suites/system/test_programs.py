@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
@@ -13,6 +14,10 @@ _SETUID = 0o4000
 _WRITABLE_BY_OTHERS = 0o022
 _POLICY = "/etc/containers/policy.json"
 _REQUIREMENTS = ("insecureAcceptAnything", "reject", "signedBy", "signedBaseLayer", "sigstoreSigned")
+# As ldconfig prints them, indented: what is in the cache, and what it finds in its folders.
+_CACHED = re.compile(r"^\s+(\S+) \(.*\) => (\S+)$", re.MULTILINE)
+_FOUND = re.compile(r"^\s+(\S+) -> (\S+)", re.MULTILINE)
+_LOOK = 'while read -r path; do [ -e "$path" ] || echo "$path"; done'
 _PODMAN_SECONDS = 60.0
 
 
@@ -43,6 +48,24 @@ def test_programs_have_their_rights(guest: Guest, program: str, capability: str 
     assert capability in in_effect, (
         f"{path} has neither the setuid bit (its mode is {mode_text}) nor {capability} (it has {capabilities})"
     )
+
+
+@pytest.mark.needs("program:ldconfig")
+def test_the_linkers_cache_is_fresh(guest: Guest) -> None:
+    """/etc/ld.so.cache names the libraries that are there: none is missing in it, and none of it is gone (ldconfig(8)).
+
+    Where a library came with a later layer and nobody ran ldconfig, programs do not find it. Names are compared, in
+    the folders that ldconfig looks into; it is told to change nothing.
+    """
+    cached = set(_CACHED.findall(guest.succeed(["ldconfig", "-p"])))
+    there = {name for name, _ in _FOUND.findall(guest.succeed(["ldconfig", "-N", "-X", "-v"]))}
+    missing = sorted(there - {name for name, _ in cached})
+    assert not missing, f"libraries are missing in the linker's cache: {', '.join(missing)}"
+    listed = "".join(f"{path}\n" for _, path in sorted(cached)).encode()
+    looked = guest.execute(_LOOK, stdin=listed)
+    assert looked.status == 0, f"the libraries of the linker's cache could not be looked for: {looked.stderr.strip()}"
+    gone = looked.stdout.split()
+    assert not gone, f"the linker's cache names libraries that are not there: {', '.join(gone)}"
 
 
 @pytest.mark.needs(f"file:{_POLICY}")
