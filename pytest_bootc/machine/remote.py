@@ -18,8 +18,10 @@ from pytest_bootc.errors import (
     BackendError,
     BootTimeoutError,
     ConfigError,
+    GuestError,
     ProvisionError,
     SSHConnectError,
+    SSHError,
     WaitTimeoutError,
 )
 from pytest_bootc.machine.base import PowerState
@@ -31,6 +33,13 @@ _REACH_SECONDS = 5.0
 _FORM = "[user@]host[:port], an IPv6 address in brackets: root@[2001:db8::5]:2222"
 _HOST = re.compile(r"(?:(?P<user>[^@\s]+)@)?(?:\[(?P<six>[^\]\s]+)\]|(?P<name>[^:@\[\]\s/]+))(?::(?P<port>\d+))?")
 _NAME = re.compile(r"(?!-)[A-Za-z0-9_.-]{1,253}")
+# Commands leave processes behind that write on: so output goes to a file without a name, and is read to its end then.
+_CONTROL = """\
+umask 077; out=$(mktemp /run/pytest-bootc.XXXXXX 2>/dev/null || mktemp) || exit
+exec 3>"$out" 4<"$out"; rm -f "$out"
+sh -c "$1" >&3 2>&1 3>&- 4<&- </dev/null; status=$?
+exec 3>&-; cat <&4; exit $status
+"""
 # Prints nothing for a program that is not there.
 _ASK = "cat /proc/cmdline; ! command -v systemd-detect-virt >/dev/null || systemd-detect-virt --vm"
 
@@ -57,6 +66,7 @@ class RemoteMachine:
         self._endpoint = endpoint
         self._kernel_arguments = ""
         self._virtualization = ""
+        self._session: SSHSession | None = None
 
     @property
     def facts(self) -> MachineFacts:
@@ -82,6 +92,29 @@ class RemoteMachine:
             raise ProvisionError(error.brief, details=error.details, resolution=error.resolution) from error
         self._kernel_arguments = arguments
         self._virtualization = "no virtual machine" if rest == ["none"] else " ".join(rest)
+
+    def control(self, command: str, deadline: Deadline) -> tuple[int, str]:
+        """Run a line of POSIX sh as the user who logs in, on a connection of its own that is kept.
+
+        It is logged in anew where it is known to be lost, as after a reboot; never in the middle of a command.
+
+        :raises GuestError: nobody let us in, the connection was lost, or the command did not end in time.
+        """
+        try:
+            if self._session is None:
+                self._session = SSHSession.connect(self._endpoint, deadline)
+            elif not self._session.connected:
+                self._session.reconnect(deadline)
+            result = self._session.execute(("sh", "-c", _CONTROL, "sh", command), deadline=deadline)
+        except SSHError as error:
+            raise GuestError(error.brief, details=error.details, resolution=error.resolution) from error
+        return result.status, result.stdout + result.stderr
+
+    def disconnect(self) -> None:
+        """Let go of the connection for :meth:`control`, if there is one."""
+        session, self._session = self._session, None
+        if session is not None:
+            session.close()
 
     def stop(self, deadline: Deadline) -> None:
         """Not for us.
@@ -139,7 +172,11 @@ class RemoteBackend:
     @contextmanager
     def provision(self, spec: MachineSpec, disk: GoldenDisk | None) -> Iterator[RemoteMachine]:
         """The host, whatever its shape; nothing is left behind on it."""
-        yield RemoteMachine(self._endpoint, self._written)
+        machine = RemoteMachine(self._endpoint, self._written)
+        try:
+            yield machine
+        finally:
+            machine.disconnect()
 
 
 def _is_six(text: str) -> bool:

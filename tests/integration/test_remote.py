@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from pytest_bootc.deadline import Deadline, wait_until
-from pytest_bootc.errors import BackendError, BootTimeoutError, ProvisionError
-from pytest_bootc.machine.base import PowerState, load_backend
+from pytest_bootc.errors import BackendError, BootTimeoutError, GuestError, ProvisionError
+from pytest_bootc.machine.base import HasControl, PowerState, load_backend
 from pytest_bootc.machine.remote import RemoteMachine
 from pytest_bootc.model import MachineSpec, RunConfig
 from pytest_bootc.ssh import SSHSession
@@ -87,6 +88,48 @@ def test_a_host_that_cannot_be_reached_is_the_labs_trouble(home, closed_port):
 def test_it_is_never_powered_off(machine):
     with pytest.raises(BackendError, match="is not ours"):
         machine.stop(Deadline.after(5))
+
+
+def test_commands_run_beside_the_tests_login_on_a_connection_that_stays(machine):
+    assert isinstance(machine, HasControl)
+    assert machine.control("echo out; echo err >&2; exit 3", Deadline.after(20)) == (3, "out\nerr\n")
+    first = machine.control("echo $SSH_CONNECTION", Deadline.after(20))
+    assert machine.control("echo $SSH_CONNECTION", Deadline.after(20)) == first
+
+
+def test_what_a_command_leaves_running_is_not_waited_for(machine):
+    began = time.monotonic()
+
+    assert machine.control("sleep 30 & echo there", Deadline.after(20)) == (0, "there\n")
+    assert time.monotonic() - began < 10
+
+
+def test_a_command_that_does_not_end_is_given_up_on(machine):
+    with pytest.raises(GuestError, match="did not end within 1 s"):
+        machine.control("sleep 30", Deadline.after(1))
+    assert machine.control("echo again", Deadline.after(20)) == (0, "again\n")
+
+
+def test_after_a_reboot_commands_run_again(machine, rebootable_sshd):
+    assert machine.control("echo before", Deadline.after(20)) == (0, "before\n")
+    rebootable_sshd.reboot()
+
+    assert machine.control("echo after", Deadline.after(20)) == (0, "after\n")
+
+
+def test_where_nobody_answers_commands_say_so(home, closed_port):
+    with machine_at(f"127.0.0.1:{closed_port}") as machine, pytest.raises(GuestError, match="nothing listens there"):
+        machine.control("true", Deadline.after(0.5))
+
+
+def test_the_connection_for_commands_ends_with_the_machine(home, sshd):
+    introduce(home, sshd)
+    before = threading.active_count()
+    with machine_at(written(sshd)) as machine:
+        machine.control("true", Deadline.after(20))
+        assert threading.active_count() > before
+
+    assert threading.active_count() == before
 
 
 def reboots(server, told: Path, act) -> threading.Thread:
