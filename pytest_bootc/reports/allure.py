@@ -29,7 +29,7 @@ _CATEGORIES = [
 ]
 # Whatever else there is, HTML of a guest among it, is shown as text.
 _TYPES = {".png": AttachmentType.PNG, ".svg": AttachmentType.SVG, ".json": AttachmentType.JSON}
-_OUR_ERROR = re.compile(r"^pytest_bootc\.errors\.\w+: ")
+_CLASS = re.compile(r"^(?:pytest_bootc\.errors\.\w+|AssertionError): ")
 _STATE = "state"
 _SCOPE = "scope"
 _STATUSES = {
@@ -76,7 +76,8 @@ def set_state(state: State, scope: Scope | None = None) -> None:
 class StatusByState:
     """Gives each result the status of its state, where allure-pytest has one by the exception's class.
 
-    And shorter texts: a name without the subject, by which it is sorted anyway, a message without our class's name.
+    And shorter texts: a name without the subject, by which tests are sorted anyway; a message that begins with what
+    is wrong.
     """
 
     @allure_commons.hookimpl(tryfirst=True)
@@ -94,7 +95,7 @@ class StatusByState:
             details = result.statusDetails = details or StatusDetails(message="it passed only when it was tried again")
             details.flaky = True
         if details is not None and details.message is not None:
-            details.message = _OUR_ERROR.sub("", details.message, count=1)
+            details.message = _CLASS.sub("", details.message, count=1)
 
 
 def name_without(name: str, subject: str) -> str:
