@@ -156,7 +156,7 @@ class Tally:
     def __init__(self) -> None:
         self._outcomes: dict[str, Outcome] = {}
         self._expected: dict[str, None] = {}
-        self._failed_before: set[str] = set()
+        self._failed_before: dict[str, str] = {}
         self._retried: dict[str, str] = {}
 
     def expect(self, nodeids: Iterable[str]) -> None:
@@ -170,9 +170,6 @@ class Tally:
     def add(self, outcome: Outcome) -> None:
         """Note an outcome. Of several for one test the heaviest stands."""
         known = self._outcomes.get(outcome.nodeid)
-        if outcome.nodeid in self._failed_before and outcome.state is State.PASS:
-            outcome = replace(outcome, state=State.FLAKY, line="it passed only when it was tried again")
-        outcome = replace(outcome, retried=self._retried.get(outcome.nodeid, ""))
         if known is None or outcome.state.weight > known.state.weight:
             self._outcomes[outcome.nodeid] = outcome
 
@@ -188,11 +185,11 @@ class Tally:
         if state is State.INFRA:
             self._retried[nodeid] = line
         else:
-            self._failed_before.add(nodeid)
+            self._failed_before[nodeid] = line
 
     def of(self, subject: str) -> list[Outcome]:
         """The outcomes of the tests that judged this subject."""
-        return [outcome for outcome in self._outcomes.values() if outcome.subject == subject]
+        return [outcome for outcome in self._concluded() if outcome.subject == subject]
 
     def counts(self, subject: str) -> Mapping[State, int]:
         """How many tests of the subject ended in each state."""
@@ -207,7 +204,7 @@ class Tally:
         """
         if status not in (ExitStatus.GOOD, ExitStatus.BAD_IMAGE, ExitStatus.NOTHING_RAN):
             return status
-        worst = heaviest(outcome.state for outcome in self._outcomes.values())
+        worst = heaviest(outcome.state for outcome in self._concluded())
         if worst.red:
             return _EXIT[worst]
         if status == ExitStatus.BAD_IMAGE:
@@ -216,6 +213,18 @@ class Tally:
             return ExitStatus.INTERRUPTED
         judged = all(self.counts(subject).get(State.PASS) for subject in subjects)
         return ExitStatus.GOOD if judged else ExitStatus.NOTHING_RAN
+
+    def _concluded(self) -> list[Outcome]:
+        return [self._taken_together(outcome) for outcome in self._outcomes.values()]
+
+    def _taken_together(self, outcome: Outcome) -> Outcome:
+        outcome = replace(outcome, retried=self._retried.get(outcome.nodeid, ""))
+        if outcome.nodeid not in self._failed_before or outcome.state in (State.FLAKY, State.FAIL):
+            return outcome
+        if outcome.state is State.PASS:
+            return replace(outcome, state=State.FLAKY, line="it passed only when it was tried again")
+        # The second try was not judged, so the first one stands.
+        return replace(outcome, state=State.FAIL, line=self._failed_before[outcome.nodeid])
 
 
 _CONCLUSIONS = {
