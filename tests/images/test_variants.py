@@ -54,7 +54,9 @@ def wrong_blobs(layout: Layout) -> list[str]:
     return [digest for digest, body in bodies.items() if digest != "sha256:" + hashlib.sha256(body).hexdigest()]
 
 
-@pytest.mark.parametrize(("name", "hidden"), [
+@pytest.mark.parametrize(
+    ("name", "hidden"),
+    [
         ("no-kernel", {KERNEL}),
         ("no-sshd", set(variants.SSHD)),
         ("no-virtio-blk", {MODULES["virtio_blk"]}),
