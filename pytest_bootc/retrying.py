@@ -8,6 +8,7 @@ import pytest
 
 from pytest_bootc import compat
 from pytest_bootc.judging import FAILED_BEFORE, NEXT_ITEM, first_line, state_in, subject_of
+from pytest_bootc.reports import allure
 from pytest_bootc.run import Run
 from pytest_bootc.verdict import State
 
@@ -34,6 +35,7 @@ def run_protocol(item: pytest.Item, nextitem: pytest.Item | None, run: Run) -> b
         item.ihook.pytest_runtest_logreport(report=worst)
         if state_in(worst) is not State.INFRA:
             item.stash[FAILED_BEFORE] = first_line(worst)
+        allure.begin_another_try(item.config)
         run.start_afresh(subject)
         compat.forget_failed_fixtures(item)
         reports = compat.run_phases(item, nextitem)

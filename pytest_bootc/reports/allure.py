@@ -5,8 +5,11 @@ allure-pytest is always installed, and without ``--alluredir`` nobody listens: e
 
 from __future__ import annotations
 
+import copy
 import json
 import re
+import time
+import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -110,6 +113,21 @@ def name_without(name: str, subject: str) -> str:
 def _set_labels(result: TestResult, labels: Mapping[str, str]) -> None:
     others = [label for label in result.labels if label.name not in labels]
     result.labels = [*others, *(Label(name, value) for name, value in labels.items())]
+
+
+def begin_another_try(config: pytest.Config) -> None:
+    """Write what is known of the current test as a result of its own, which Allure shows among the test's retries."""
+    listener = config.pluginmanager.get_plugin("allure_listener")
+    result: TestResult | None = None if listener is None else listener.allure_logger.get_test(None)
+    if result is None:
+        return
+    first = copy.copy(result)
+    first.uuid = str(uuid.uuid4())
+    allure_commons.plugin_manager.hook.report_result(result=first)
+    # New ones, for the result that was written may have been kept by whoever listens.
+    result.labels, result.links, result.attachments, result.steps = [], [], [], []
+    result.statusDetails = None
+    result.start = time.time_ns() // 1_000_000
 
 
 def decide_statuses(config: pytest.Config) -> None:

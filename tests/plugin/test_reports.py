@@ -122,7 +122,7 @@ def test_evidence_is_attached(judge: Judge, pytester: pytest.Pytester, tmp_path:
     folder = tmp_path / "allure"
     judge(f"--alluredir={folder}")
     attached = {entry["name"]: entry["source"] for entry in results(folder)["test_it"]["attachments"]}
-    assert attached.keys() >= {"a.txt", "console.log", "journal.txt"}
+    assert attached.keys() >= {"a.txt", "console.log"}
     assert (folder / attached["a.txt"]).read_text() == "content"
 
 
@@ -170,25 +170,48 @@ def test_the_state_of_each_phase_decides_the_status(
         assert [label["name"] for label in entry["labels"]].count("state") == 1
 
 
-def test_flaky_is_a_failure_of_its_own_kind(judge: Judge, pytester: pytest.Pytester, tmp_path: Path) -> None:
-    pytester.makepyfile("def test_it(vm): pass")
-    pytester.makeconftest(
-        """
-        import pytest
-        from pytest_bootc.reports import allure
-        from pytest_bootc.verdict import State
+RETRIED = """
+import pytest
+from pytest_bootc.errors import BackendError
 
-        @pytest.hookimpl(wrapper=True, tryfirst=True)
-        def pytest_runtest_makereport(item, call):
-            report = yield
-            allure.set_state(State.FLAKY)
-            return report
-        """
+tries = {"lab": 0, "image": 0}
+
+def test_lab(vm, evidence):
+    tries["lab"] += 1
+    evidence.attach("note.txt", f"try {tries['lab']}")
+    if tries["lab"] == 1: raise BackendError("QEMU was killed")
+    assert False
+
+def test_image(vm):
+    tries["image"] += 1
+    assert tries["image"] > 1
+"""
+
+
+@pytest.mark.parametrize("workers", [[], ["-n1"]])
+def test_each_try_is_a_result(judge: Judge, pytester: pytest.Pytester, tmp_path: Path, workers: list[str]) -> None:
+    pytester.makepyfile(test_a=RETRIED)
+    folder = tmp_path / "allure"
+    judge("--rerun-failed", f"--alluredir={folder}", *workers, apart=bool(workers))
+    found = sorted(
+        (json.loads(path.read_text()) for path in folder.glob("*-result.json")), key=lambda entry: entry["stop"]
     )
-    judge(f"--alluredir={tmp_path / 'allure'}")
-    entry = results(tmp_path / "allure")["test_it"]
-    assert entry["status"] == "failed"
-    assert entry["statusDetails"] == {"flaky": True, "message": "it passed only when it was tried again"}
+    tries = {name: [entry for entry in found if entry["name"] == name] for name in ("test_lab", "test_image")}
+    assert [entry["status"] for entry in tries["test_lab"]] == ["broken", "failed"]
+    assert [entry["status"] for entry in tries["test_image"]] == ["failed", "failed"]
+    for first, second in tries.values():
+        assert first["historyId"] == second["historyId"]
+        assert first["uuid"] != second["uuid"]
+        assert second["start"] >= first["stop"]
+        for entry in (first, second):
+            names = [label["name"] for label in entry["labels"]]
+            assert [names.count(name) for name in ("state", "parentSuite", "host")] == [1, 1, 1]
+    first, second = tries["test_image"]
+    assert "flaky" not in first["statusDetails"]
+    assert second["statusDetails"]["flaky"] is True
+    for number, entry in enumerate(tries["test_lab"], 1):
+        (note,) = (attached["source"] for attached in entry["attachments"] if attached["name"] == "note.txt")
+        assert (folder / note).read_text() == f"try {number}"
 
 
 def test_nothing_stays_behind_in_allure(judge: Judge, pytester: pytest.Pytester, tmp_path: Path) -> None:
