@@ -18,7 +18,8 @@ _FATAL = re.compile(
 )
 # What tells of trouble at any time. Kernel messages begin a line, or stand right behind the time and the task. What a
 # process has logged has the process's name in between, so that a message which quotes these words does not count.
-_KERNEL = r"(?:\[ *\d+\.\d+\](?:\[ *[TC]\d+\])? )?"
+# A getty's prompt is a line without an end, so that the kernel's next message stands behind it.
+_KERNEL = rf"(?:(?:\S+ login: )?{_STAMP})?"
 _RULES = {
     kind: re.compile(pattern)
     for kind, pattern in {

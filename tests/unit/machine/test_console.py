@@ -8,7 +8,7 @@ import pytest
 
 from pytest_bootc.deadline import Deadline
 from pytest_bootc.errors import WaitTimeoutError
-from pytest_bootc.machine.console import ConsoleLog
+from pytest_bootc.machine.console import ConsoleLog, find_trouble
 
 
 @pytest.fixture
@@ -139,3 +139,15 @@ def test_a_line_that_does_not_come(console: ConsoleLog) -> None:
         console.wait_for("log.n", Deadline.after(0.1))
     assert caught.value.brief == "waited 0.1 s for 'log.n' on the console"
     assert caught.value.details == "one\ntwo"
+
+
+@pytest.mark.parametrize(
+    ("line", "counts"),
+    [
+        ("server login: [   72.236642] BUG: kernel NULL pointer dereference, address: 0", True),
+        ("server login: BUG: kernel NULL pointer dereference, typed by somebody", False),
+        ("server login: [   72.236642] app[77]: BUG: kernel NULL pointer dereference, quoted", False),
+    ],
+)
+def test_the_kernels_message_behind_a_prompt(line: str, *, counts: bool) -> None:
+    assert [finding.text for finding in find_trouble(f"\n{line}\n")] == ([line] if counts else [])
