@@ -6,12 +6,13 @@ tests/test_docs.py fails where the committed page is another one than this makes
 
 from __future__ import annotations
 
+import argparse
 import ast
 import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from pytest_bootc import errors, options
+from pytest_bootc import cli, errors, options
 from pytest_bootc.verdict import ExitStatus, State
 
 DOCS = Path(__file__).parent
@@ -73,7 +74,7 @@ STATES = {
 
 def reference() -> str:
     """The whole page."""
-    parts = [INTRODUCTION, _options(), _verdicts(), _fixtures(), _marker(), _errors()]
+    parts = [INTRODUCTION, _options(), _verdicts(), _fixtures(), _marker(), _commands(), _errors()]
     parts += [_heading("The machine and its guest"), *_classes(CLASSES)]
     parts += [_heading("Values"), *_classes(VALUES)]
     return "\n".join(parts)
@@ -131,6 +132,28 @@ def _fixtures() -> str:
 def _marker() -> str:
     signature, _, text = options.NEEDS_MARKER.partition(": ")
     return f"{_heading('The marker needs')}\n`@pytest.mark.{signature}`: {text}.\n"
+
+
+def _commands() -> str:
+    whole = cli.parser()
+    (commands,) = (action.choices for action in whole._actions if isinstance(action, argparse._SubParsersAction))
+    parts = [
+        _heading(f"The command {whole.prog}"),
+        "Its exit statuses are those of runs; 2 is a mistake in its options.\n",
+    ]
+    for name, command in commands.items():
+        rows = [
+            (_argument(action), f"{_cell(action.help or '')}.") for action in command._actions if action.dest != "help"
+        ]
+        parts += [f"### {whole.prog} {name}\n", f"{command.description}\n", _table(("argument", "meaning"), rows)]
+    return "\n".join(parts)
+
+
+def _argument(action: argparse.Action) -> str:
+    value = "" if action.nargs == 0 or action.metavar is None else f"{action.metavar}"
+    if action.option_strings:
+        return ", ".join(f"`{option} {value}`".replace(" `", "`") for option in action.option_strings)
+    return f"`{value}`{', one or more' if action.nargs == '+' else ''}"
 
 
 def _errors() -> str:
