@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import ast
 import importlib.util
 import re
@@ -10,7 +11,7 @@ from types import ModuleType
 
 import pytest
 
-from pytest_bootc import options
+from pytest_bootc import cli, options
 from pytest_bootc.collection import suite_names
 from pytest_bootc.machine import inject, qemu_command
 from pytest_bootc.verdict import ExitStatus
@@ -21,7 +22,14 @@ TUTORIAL, HOW_TO = ROOT / "docs/tutorial.md", ROOT / "docs/how-to.md"
 REFERENCE, EXPLANATION = ROOT / "docs/reference.md", ROOT / "docs/explanation.md"
 PAGES = [README, CHANGELOG, ROOT / "CONTRIBUTING.md", TUTORIAL, HOW_TO, REFERENCE, EXPLANATION]
 FLAGS = {option.flag for option in options.OPTIONS}
-OTHERS_FLAGS = {"--junitxml", "--alluredir", "--format", "--all", "--device", "--rm"}
+OTHERS_FLAGS = {"--junitxml", "--alluredir", "--format", "--all", "--device", "--rm", "--bind", "--directory"}
+COMMANDS_FLAGS = {
+    flag
+    for commands in cli.parser()._actions
+    if isinstance(commands, argparse._SubParsersAction)
+    for command in commands.choices.values()
+    for flag in command._option_string_actions
+}
 
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 
@@ -72,7 +80,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 @each_page
 def test_options_and_variables_exist(page: Path) -> None:
     text = page.read_text()
-    assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", text)) <= FLAGS | OTHERS_FLAGS
+    assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", text)) <= FLAGS | OTHERS_FLAGS | COMMANDS_FLAGS
     variables = {option.variable for option in options.OPTIONS}
     assert set(re.findall(r"BOOTC_[A-Z_]+", text)) <= variables
     keys = {option.dest for option in options.OPTIONS}
