@@ -18,6 +18,7 @@ _NAMED = re.compile(
 )
 _OPTION = re.compile(rf"((?:^|\s)--?[\w-]*{_WORDS}[\w-]*\s+)(?!-)(\S+)", re.IGNORECASE | re.MULTILINE)
 _OPTION_ALONE = re.compile(rf"--?[\w-]*{_WORDS}[\w-]*", re.IGNORECASE)
+_ASSIGNED = re.compile(rf"([\w-]*{_WORDS}[\w-]*=).+", re.IGNORECASE | re.DOTALL)
 _HEADER = re.compile(r"(authorization[\"']?\s*[:=]\s*[\"']?(?:\w+\s+)?)([^\s\"']+)", re.IGNORECASE)
 _IN_URL = re.compile(r"(\b[a-z][a-z0-9+.-]*://)([^\s/@\"']*:[^\s/@\"']*|[^\s/@:\"']{20,})@", re.IGNORECASE)
 _KEY_BLOCK = re.compile(r"(-----BEGIN [A-Z ]*PRIVATE KEY-----).*?(-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL)
@@ -36,10 +37,15 @@ def redact(text: str) -> str:
 
 
 def redact_arguments(arguments: Sequence[str]) -> list[str]:
-    """The arguments of a command, the ones behind ``--password`` and the like hidden whole."""
+    """The arguments of a command; what is behind ``--password`` and the like is hidden whole."""
     shown: list[str] = []
     hide = False
     for argument in arguments:
-        shown.append(_HIDDEN if hide and not argument.startswith("-") else redact(argument))
+        if hide and not argument.startswith("-"):
+            shown.append(_HIDDEN)
+        elif assigned := _ASSIGNED.fullmatch(argument):
+            shown.append(f"{assigned[1]}{_HIDDEN}")
+        else:
+            shown.append(redact(argument))
         hide = _OPTION_ALONE.fullmatch(argument) is not None
     return shown

@@ -1,7 +1,8 @@
 """What the guest is asked for, in one request: several sources, each with a time limit and a size limit.
 
-The guest needs a POSIX sh and ``head -c``. Everything is printed at once, so what came before a source that hangs is
-there. Where the guest has timeout(1), it ends each source and, in the end, the whole request by itself.
+The guest needs a POSIX sh and ``head -c``. Each source prints when it is done, so what came before one that hangs is
+there. Where the guest has timeout(1), it ends each source and, in the end, the whole request by itself. (That of
+busybox ends only a source's shell, so what that has started may use up the time of the others.)
 """
 
 from __future__ import annotations
