@@ -38,7 +38,8 @@ class Alarm:
         try:
             yield
         finally:
-            self._installed = False
+            with self._changed:
+                self._installed = False
             signal.signal(_SIGNAL, before)
 
     @contextmanager
@@ -65,12 +66,10 @@ class Alarm:
 
     def _send(self, error: BaseException) -> None:
         main = threading.main_thread().ident
-        while main is not None:
-            with self._changed:
-                if self._watched is None or self._error is not error or not self._installed:
-                    return
-            signal.pthread_kill(main, _SIGNAL)
-            with self._changed:
+        # The lock is held while the signal is sent: nobody may put the handler back, without which it is fatal.
+        with self._changed:
+            while main is not None and self._installed and self._watched is not None and self._error is error:
+                signal.pthread_kill(main, _SIGNAL)
                 self._changed.wait(_AGAIN_SECONDS)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
