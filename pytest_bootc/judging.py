@@ -228,6 +228,11 @@ def note(report: pytest.TestReport, run: Run) -> None:
     subject = str(properties.get(junit.SUBJECT, ""))
     if junit.STATE not in properties:
         subject = _guessed_subject(report, run)
+        if report.failed:
+            suite = report.nodeid.partition("/")[0]
+            allure.add_lost(
+                report.nodeid, subject, suite if suite in collection.suite_names() else None, first_line(report)
+            )
     outcome = Outcome(
         nodeid=report.nodeid,
         subject=subject,
@@ -357,5 +362,7 @@ def _guessed_subject(report: pytest.TestReport, run: Run) -> str:
 def first_line(report: pytest.TestReport) -> str:
     """The first line of what a failed phase says."""
     crash = getattr(report.longrepr, "reprcrash", None)
-    text = report.longreprtext if crash is None else crash.message
+    # What xdist made up is a string, which the text of the report would put below the worker's Python.
+    told = report.longrepr if isinstance(report.longrepr, str) else report.longreprtext
+    text = told if crash is None else crash.message
     return next((line.strip() for line in text.splitlines() if line.strip()), "")

@@ -17,7 +17,7 @@ from pathlib import Path
 import allure
 import allure_commons
 import pytest
-from allure_commons.model2 import Label, Status, StatusDetails, TestResult
+from allure_commons.model2 import Label, Parameter, Status, StatusDetails, TestResult
 from allure_commons.types import AttachmentType
 
 from pytest_bootc.model import Scope
@@ -33,6 +33,7 @@ _CATEGORIES = [
 # Whatever else there is, HTML of a guest among it, is shown as text.
 _TYPES = {".png": AttachmentType.PNG, ".svg": AttachmentType.SVG, ".json": AttachmentType.JSON}
 _CLASS = re.compile(r"^(?:pytest_bootc\.errors\.\w+|AssertionError): ")
+_FLAKY = "it passed only when it was tried again"
 _STATE = "state"
 _SCOPE = "scope"
 _STATUSES = {
@@ -83,6 +84,9 @@ class StatusByState:
     is wrong.
     """
 
+    def __init__(self) -> None:
+        self._failures: dict[str, str] = {}
+
     @allure_commons.hookimpl(tryfirst=True)
     def report_result(self, result: TestResult) -> None:
         """Called for each result that is complete, and before it is written."""
@@ -93,12 +97,16 @@ class StatusByState:
         _set_labels(result, {name: said[name] for name in (_STATE, _SCOPE) if name in said})
         result.status = _STATUSES[state]
         result.name = name_without(result.name, said.get("parentSuite", ""))
-        details = result.statusDetails
         if state is State.FLAKY:
-            details = result.statusDetails = details or StatusDetails(message="it passed only when it was tried again")
-            details.flaky = True
-        if details is not None and details.message is not None:
-            details.message = _CLASS.sub("", details.message, count=1)
+            result.statusDetails = result.statusDetails or StatusDetails(message=_FLAKY)
+            result.statusDetails.flaky = True
+            first = self._failures.get(result.historyId)
+            if first and result.statusDetails.message == _FLAKY:
+                result.statusDetails.message += f". At first:\n{first}"
+        elif result.statusDetails is not None and result.statusDetails.message is not None:
+            result.statusDetails.message = _CLASS.sub("", result.statusDetails.message, count=1)
+            if state.red:
+                self._failures[result.historyId] = result.statusDetails.message
 
 
 def name_without(name: str, subject: str) -> str:
@@ -128,6 +136,28 @@ def begin_another_try(config: pytest.Config) -> None:
     result.labels, result.links, result.attachments, result.steps = [], [], [], []
     result.statusDetails = None
     result.start = time.time_ns() // 1_000_000
+
+
+def add_lost(nodeid: str, subject: str, suite: str | None, message: str) -> None:
+    """Write the result of a test whose worker died, and with it whatever it would have written."""
+    file, *classes, test = nodeid.split("::")
+    module = file.removesuffix(".py").replace("/", ".")
+    name, _, _ = test.partition("[")
+    labels = {"parentSuite": subject, "suite": suite or module, "subSuite": module.rpartition(".")[2] if suite else ""}
+    labels |= {_STATE: State.INFRA.value, "package": module}
+    moment = time.time_ns() // 1_000_000
+    result = TestResult(
+        uuid=str(uuid.uuid4()),
+        name=name_without(test, subject),
+        fullName=f"{'.'.join((module, *classes))}#{name}",
+        status=_STATUSES[State.INFRA],
+        statusDetails=StatusDetails(message=message),
+        labels=[Label(kind, text) for kind, text in labels.items() if text],
+        parameters=[Parameter("image", subject)] if f"[{subject}" in test else [],
+        start=moment,
+        stop=moment,
+    )
+    allure_commons.plugin_manager.hook.report_result(result=result)
 
 
 def decide_statuses(config: pytest.Config) -> None:

@@ -208,10 +208,37 @@ def test_each_try_is_a_result(judge: Judge, pytester: pytest.Pytester, tmp_path:
             assert [names.count(name) for name in ("state", "parentSuite", "host")] == [1, 1, 1]
     first, second = tries["test_image"]
     assert "flaky" not in first["statusDetails"]
-    assert second["statusDetails"]["flaky"] is True
+    assert second["statusDetails"] == {
+        "flaky": True,
+        "message": "it passed only when it was tried again. At first:\nassert 1 > 1",
+    }
     for number, entry in enumerate(tries["test_lab"], 1):
         (note,) = (attached["source"] for attached in entry["attachments"] if attached["name"] == "note.txt")
         assert (folder / note).read_text() == f"try {number}"
+
+
+def test_a_test_whose_worker_died_is_in_it(judge: Judge, pytester: pytest.Pytester, tmp_path: Path) -> None:
+    pytester.makepyfile(
+        test_a="""
+        import os
+        class TestHere:
+            def test_good(self, vm): pass
+            def test_deadly(self, vm): os.kill(os.getpid(), 9)
+        """
+    )
+    for kill in (True, False):  # the same test has the same history, whether it was lost or not
+        if not kill:
+            path = pytester.path / "test_a.py"
+            path.write_text(path.read_text().replace("os.kill(os.getpid(), 9)", "pass"))
+        judge("-n1", f"--alluredir={tmp_path / str(kill)}", apart=True)
+    lost, kept = (results(tmp_path / name)["test_deadly"] for name in ("True", "False"))
+    assert results(tmp_path / "True")["test_good"]["status"] == "passed"
+    assert (lost["status"], lost["name"], pairs(lost["labels"])["state"]) == ("broken", "test_deadly", "infra")
+    assert lost["statusDetails"]["message"].startswith("worker 'gw0' crashed while running")
+    assert lost["fullName"] == kept["fullName"]
+    assert pairs(lost["labels"])["parentSuite"] == "server:v1"
+    for entry in (lost, kept):
+        assert [p["value"] for p in entry["parameters"] if not p.get("excluded")] == ["server:v1"]
 
 
 def test_nothing_stays_behind_in_allure(judge: Judge, pytester: pytest.Pytester, tmp_path: Path) -> None:
