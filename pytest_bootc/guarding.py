@@ -139,9 +139,13 @@ def guarded(guard: Guard, find: Callable[[], VM | None], subject: str, watched: 
 
     What the phase raises is told by its cause, if that is the machine.
     """
+    before = None if (vm := find()) is None else vm.trouble
     try:
         with guard.watching(subject, watched):
             yield
+        # A test may have caught what ended it.
+        if (dead := _death(find(), watched, guard)) is not None and dead is not before:
+            raise dead
     except (Exception, pytest.fail.Exception) as error:
         cause = _cause(error, find(), watched, guard)
         if cause is None or cause is error:
@@ -197,12 +201,16 @@ def _cause(error: BaseException, vm: VM | None, watched: Watched, guard: Guard) 
     """Why the machine is dead, where a test has failed for that; ``None`` where it is alive, or meant to be dead."""
     if vm is None or vm.running is None:
         return None
-    dead = vm.look()
-    doubtful = isinstance(error, BootcTestError | OSError) and not isinstance(
-        error, ConfigError | ImageError | HealthError
-    )
-    if dead is None and doubtful:
-        dead = vm.question()
+    speaks_for_itself = isinstance(error, ConfigError | ImageError | HealthError)
+    if isinstance(error, BootcTestError | OSError) and not speaks_for_itself:
+        vm.question()
+    return _death(vm, watched, guard)
+
+
+def _death(vm: VM | None, watched: Watched, guard: Guard) -> BootcTestError | None:
+    """Why the machine is dead; ``None`` where it is alive, or the test means to kill it."""
+    if vm is None or vm.running is None:
+        return None
     fatal = [finding for finding in vm.findings() if finding.kind.fatal]
     meant = bool(fatal) and not guard.counting(fatal, watched)
-    return None if meant else dead
+    return None if meant else vm.trouble

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sysconfig
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,7 +31,7 @@ FAILED_BEFORE = pytest.StashKey[str]()
 _STATES = pytest.StashKey[list[State]]()
 _WATCHED = pytest.StashKey[guarding.Watched]()
 
-_PACKAGE = Path(__file__).parent
+_FOREIGN = (Path(__file__).parent, *(Path(sysconfig.get_path(name)) for name in ("stdlib", "purelib", "platlib")))
 _MACHINE_FIXTURE = "vm"
 # What pytest-rerunfailures calls a try that is followed by another one.
 _RERUN = "rerun"
@@ -181,11 +182,16 @@ def shorten(item: pytest.Item, call: pytest.CallInfo[None]) -> None:
     if item.path not in files:
         return
     first = files.index(item.path)
-    end = next((n for n, file in enumerate(files) if n > first and file.is_relative_to(_PACKAGE)), len(files))
+    end = next((n for n, file in enumerate(files) if n > first and _is_foreign(file)), len(files))
     shown: TracebackType | None = None
     for frame, instruction, line in reversed(entries[:end]):
         shown = TracebackType(shown, frame, instruction, line)
     call.excinfo = pytest.ExceptionInfo.from_exception(call.excinfo.value.with_traceback(shown))
+
+
+def _is_foreign(file: Path) -> bool:
+    """Whether code is neither a test's nor its author's own."""
+    return any(file.is_relative_to(folder) for folder in _FOREIGN)
 
 
 def walk_traceback(traceback: TracebackType | None) -> Iterator[tuple[FrameType, int, int]]:
@@ -288,6 +294,8 @@ def summarise(reporter: pytest.TerminalReporter, run: Run) -> None:
     for verdict in run.verdicts():
         for line in terminal.summary(verdict):
             reporter.write_line(line)
+    for line in terminal.cut_off(run.tally.missing()):
+        reporter.write_line(line)
     place = terminal.evidence_line(run.config.evidence_folder)
     if place is not None:
         reporter.write_line(place)

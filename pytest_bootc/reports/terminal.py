@@ -9,6 +9,7 @@ from pathlib import Path
 from pytest_bootc.verdict import State, SubjectVerdict
 
 _SHOWN_FAILURES = 20
+_SHOWN_NAMES = 5
 
 
 def header(verdicts: Sequence[SubjectVerdict], backend: str) -> Iterator[str]:
@@ -37,11 +38,27 @@ def summary(verdict: SubjectVerdict) -> Iterator[str]:
     needs = Counter(need for outcome in verdict.outcomes for need in outcome.unmet_needs)
     if needs:
         yield "  skipped for unmet needs: " + ", ".join(f"{need} ({count})" for need, count in sorted(needs.items()))
+    not_judged = sorted({name for outcome in verdict.outcomes for name in outcome.not_judged})
+    if not_judged:
+        yield f"  not judged: {len(not_judged)} units that were skipped by their conditions: {_shortened(not_judged)}"
+    for told in sorted({told for outcome in verdict.outcomes for told in outcome.exempted}):
+        yield f"  exempted: {told}"
+    for outcome in verdict.outcomes:
+        if outcome.retried:
+            yield f"  run once more: {outcome.nodeid}: {outcome.retried}"
     bad = [outcome for outcome in verdict.outcomes if outcome.state.red]
     for outcome in bad[:_SHOWN_FAILURES]:
         yield f"  {outcome.state.value}: {outcome.nodeid}: {outcome.line}"
+        if outcome.evidence:
+            yield f"    evidence: {outcome.evidence}"
     if len(bad) > _SHOWN_FAILURES:
         yield f"  ... and {len(bad) - _SHOWN_FAILURES} more"
+
+
+def cut_off(missing: Sequence[str]) -> Iterator[str]:
+    """The lines that say which tests should have been run and were not."""
+    if missing:
+        yield f"cut off: {len(missing)} tests were not run: {_shortened(missing)}"
 
 
 def environment(verdicts: Sequence[SubjectVerdict]) -> dict[str, str]:
@@ -64,6 +81,11 @@ def environment(verdicts: Sequence[SubjectVerdict]) -> dict[str, str]:
 def evidence_line(folder: Path) -> str | None:
     """Where evidence was kept, if any was."""
     return f"evidence: {folder}" if folder.is_dir() and any(folder.iterdir()) else None
+
+
+def _shortened(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _SHOWN_NAMES} more" if len(names) > _SHOWN_NAMES else ""
+    return ", ".join(names[:_SHOWN_NAMES]) + more
 
 
 def _counted(verdict: SubjectVerdict) -> str:
