@@ -6,6 +6,7 @@ allure-pytest is always installed, and without ``--alluredir`` nobody listens: e
 from __future__ import annotations
 
 import copy
+import inspect
 import json
 import re
 import time
@@ -81,7 +82,7 @@ class StatusByState:
     """Gives each result the status of its state, where allure-pytest has one by the exception's class.
 
     And shorter texts: a name without the subject, by which tests are sorted anyway; a message that begins with what
-    is wrong.
+    is wrong; a docstring without its indentation, which Markdown takes for code.
     """
 
     def __init__(self) -> None:
@@ -97,6 +98,7 @@ class StatusByState:
         _set_labels(result, {name: said[name] for name in (_STATE, _SCOPE) if name in said})
         result.status = _STATUSES[state]
         result.name = name_without(result.name, said.get("parentSuite", ""))
+        result.description = result.description and inspect.cleandoc(result.description)
         if state is State.FLAKY:
             result.statusDetails = result.statusDetails or StatusDetails(message=_FLAKY)
             result.statusDetails.flaky = True

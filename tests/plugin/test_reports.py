@@ -15,17 +15,21 @@ Judge = Callable[..., pytest.RunResult]
 Script = Callable[..., Path]
 Layout = Callable[..., str]
 
-TESTS = """
+TESTS = '''
 import pytest
 from pytest_bootc.errors import BackendError
 
-def test_good(vm): pass
+def test_good(vm):
+    """It is good.
+
+    So it is.
+    """
 def test_bad(vm): assert 1 == 2
 def test_lab(vm): raise BackendError("QEMU was killed", details="signal 9")
 @pytest.mark.skip(reason="not now")
 def test_skipped(vm): pass
 def test_plain(): pass
-"""
+'''
 
 
 def results(folder: Path) -> dict[str, dict[str, Any]]:
@@ -46,6 +50,7 @@ def test_allure(judge: Judge, pytester: pytest.Pytester, script: Script, tmp_pat
     assert result.ret == 1
     found = results(folder)
     assert {entry["name"] for entry in found.values()} == set(found)
+    assert found["test_good"]["description"] == "It is good.\n\nSo it is."
     assert found["test_bad"]["statusDetails"]["message"] == "assert 1 == 2"
     assert found["test_lab"]["statusDetails"]["message"] == "QEMU was killed\n  signal 9"
     assert {name: entry["status"] for name, entry in found.items()} == {
