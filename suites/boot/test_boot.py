@@ -9,6 +9,7 @@ import pytest
 
 from pytest_bootc.deadline import Deadline, wait_until
 from pytest_bootc.errors import SSHCommandError, WaitTimeoutError
+from pytest_bootc.evidence import EvidenceRecord
 from pytest_bootc.guarding import Exempting
 from pytest_bootc.guest import Guest
 from pytest_bootc.machine.base import PowerState
@@ -22,6 +23,8 @@ _SHOWN_UNITS = 10
 # On a host with KVM; an emulated guest is given as many times more as it is slower.
 _SETTLE_SECONDS = 90.0
 _JOB_SECONDS = 10.0
+_CHART_SECONDS = 2.0
+_MOST_CHART_SECONDS = 10.0
 
 
 def test_the_guest_is_up(vm: VM, guest: Guest) -> None:
@@ -36,12 +39,14 @@ def test_the_guest_is_up(vm: VM, guest: Guest) -> None:
     assert state is PowerState.RUNNING, f"root can log in, but the machine is {state.value}"
 
 
-def test_the_boot_comes_to_an_end(vm: VM, guest: Guest) -> None:
+def test_the_boot_comes_to_an_end(vm: VM, guest: Guest, evidence: EvidenceRecord) -> None:
     """The boot comes to an end: nothing that the default target wants is still being started.
 
     What systemctl(1) calls ``initializing`` and ``starting`` under *is-system-running* must end. A service that
     never gets ready keeps every user of ``--wait`` waiting, and updates that are to be undone when a boot fails are
     never counted as good (systemd's "Automatic Boot Assessment").
+
+    The chart of systemd-analyze(1) is kept as evidence, whatever comes of the boot.
     """
     limit = _SETTLE_SECONDS * vm.facts.time_factor
     try:
@@ -52,6 +57,9 @@ def test_the_boot_comes_to_an_end(vm: VM, guest: Guest) -> None:
     if state in _STILL_BOOTING:
         waiting = _told_jobs(guest.stuck_jobs())
         raise AssertionError(f"systemd has not finished the boot in {limit:.0f} s; it waits for\n{waiting}")
+    chart = _chart(guest, min(_CHART_SECONDS * vm.facts.time_factor, _MOST_CHART_SECONDS))
+    if chart:
+        evidence.attach("boot.svg", chart, always=True)
 
 
 def test_no_job_is_stuck(vm: VM, guest: Guest) -> None:
@@ -100,6 +108,17 @@ def test_the_default_target_is_reached(guest: Guest) -> None:
     unit = guest.unit(target)
     reason = unit.reason if unit.job is None else "it has still to be started"
     assert unit.active, f"{target} is the default target and is {unit.active_state}: {reason}"
+
+
+def _chart(guest: Guest, seconds: float) -> str:
+    """What systemd-analyze(1) plots; empty where the image has it not, or where it takes too long."""
+    # Without the system bus it asks systemd itself, which takes a third less time, and starts no other service.
+    command = "DBUS_SYSTEM_BUS_ADDRESS=unix:path=/nowhere systemd-analyze --no-pager plot"
+    try:
+        result = guest.execute(command, timeout=seconds)
+    except SSHCommandError:
+        return ""
+    return result.stdout if result.status == 0 else ""
 
 
 def _told_jobs(jobs: Sequence[Job]) -> str:
