@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from pytest_bootc import cli, errors, options
-from pytest_bootc.verdict import ExitStatus, State
+from pytest_bootc.verdict import ExitStatus, State, table
 
 DOCS = Path(__file__).parent
 PACKAGE = DOCS.parent / "pytest_bootc"
@@ -28,6 +28,7 @@ CLASSES = {
     "guest": ("Guest",),
     "machine/pool": ("VM",),
     "evidence/record": ("EvidenceRecord",),
+    "guarding": ("Exempting",),
     "deadline": ("Deadline",),
 }
 VALUES = {
@@ -56,7 +57,7 @@ one command (a sequence of `str`), which are then quoted. `Deadline` is a point 
 STATUSES = {
     ExitStatus.GOOD: "the image is good: every subject was judged by at least one test, and nothing is red",
     ExitStatus.BAD_IMAGE: "the image failed, or something passed only when it was tried again (flaky)",
-    ExitStatus.INTERRUPTED: "the run was interrupted, or a test file could not be collected (pytest's own)",
+    ExitStatus.INTERRUPTED: "the run was interrupted or cut off, or a test file could not be collected",
     ExitStatus.INTERNAL_ERROR: "pytest or a plugin broke (pytest's own)",
     ExitStatus.USAGE: "the run was asked for something that it cannot do: options, references, missing programs",
     ExitStatus.NOTHING_RAN: "a subject was judged by no test: none was collected, or all were skipped",
@@ -87,7 +88,7 @@ def _heading(title: str) -> str:
 def _options() -> str:
     rows = [
         (
-            f"`{option.flag} {option.metavar}`",
+            f"`{option.flag} {option.metavar}`".replace(" `", "`"),
             f"{_cell(option.help)}{'.' if not option.help.endswith('.') else ''}",
             f"`{option.dest}`",
             f"`{option.variable}`",
@@ -112,8 +113,25 @@ def _verdicts() -> str:
             "These are for runs that judge something; all others end as pytest does. A test has one of these states, "
             "which the reports carry as the property `state`:\n",
             _table(("state", "meaning"), states),
+            "How a test is shown whose heaviest phase ended so, and the exit status of a run that had nothing heavier "
+            "(an error of the teardown is shown beside what the call was shown as):\n",
+            _table(("state", "phase", "terminal", "JUnit", "Allure", "exit status"), _cells()),
         )
     )
+
+
+def _cells() -> list[tuple[str, ...]]:
+    return [
+        (
+            f"`{cell.state.value}`",
+            cell.phase,
+            f"`{cell.shown.letter}` {cell.shown.word}",
+            f"`{cell.shown.junit}`" if cell.shown.junit else "no element",
+            cell.shown.allure,
+            str(int(cell.status)),
+        )
+        for cell in table()
+    ]
 
 
 def _fixtures() -> str:
@@ -130,8 +148,11 @@ def _fixtures() -> str:
 
 
 def _marker() -> str:
-    signature, _, text = options.NEEDS_MARKER.partition(": ")
-    return f"{_heading('The marker needs')}\n`@pytest.mark.{signature}`: {text}.\n"
+    parts = [_heading("Markers")]
+    for declared in options.MARKERS:
+        signature, _, text = declared.partition(": ")
+        parts.append(f"`@pytest.mark.{signature}`: {text}.\n")
+    return "\n".join(parts)
 
 
 def _commands() -> str:

@@ -25,6 +25,7 @@ EXPECTS_MARKER = (
     "panic, oops, lockup, initramfs, emergency-shell, frozen-init, oom, ordering-cycle, failed-unit, stuck-job, "
     "coredump, avc"
 )
+MARKERS = (NEEDS_MARKER, EXPECTS_MARKER)
 
 
 class Option(NamedTuple):
@@ -84,7 +85,7 @@ BOOT_TIMEOUT = Option(
 )
 QEMU = Option("--qemu", "PROGRAM", "QEMU's program, by name or path (default qemu-system-x86_64)")
 EVIDENCE = Option(
-    "--evidence", "WHEN", "keep console and journal of tests: on, off, or retain-on-failure (the default)"
+    "--evidence", "WHEN", "keep what tells of a test's machine: on, off, or retain-on-failure (the default)"
 )
 EVIDENCE_DIR = Option("--evidence-dir", "FOLDER", "where evidence is kept, a folder per test (default test-results)")
 

@@ -19,9 +19,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Declare the marker; begin a run that judges something."""
-    config.addinivalue_line("markers", options.NEEDS_MARKER)
-    config.addinivalue_line("markers", options.EXPECTS_MARKER)
+    """Declare the markers; begin a run that judges something."""
+    for marker in options.MARKERS:
+        config.addinivalue_line("markers", marker)
     if options.is_asked_for(config):
         from pytest_bootc import hooks
 

@@ -32,6 +32,9 @@ def run_protocol(item: pytest.Item, nextitem: pytest.Item | None, run: Run) -> b
     worst = _worst(reports)
     if worst is not None and not hopeless and _deserves_another_try(state_in(worst), run):
         worst.outcome = RERUN  # type: ignore[assignment]
+        if worst.when == "teardown":
+            # The JUnit report would close the test with it.
+            worst.when = "call"
         item.ihook.pytest_runtest_logreport(report=worst)
         if state_in(worst) is not State.INFRA:
             item.stash[FAILED_BEFORE] = first_line(worst)

@@ -150,6 +150,29 @@ class SubjectVerdict:
         return _CONCLUSIONS[heaviest(outcome.state for outcome in self.outcomes)]
 
 
+@dataclass(frozen=True)
+class Cell:
+    """A line of the table of states: how a test is shown of which one phase ended so, and how a run of it ends."""
+
+    state: State
+    phase: str
+    shown: Shown
+    status: ExitStatus
+
+
+def table() -> list[Cell]:
+    """Every state in every phase that can end in it, by the code that decides."""
+    phases = {State.PASS: ("call",), State.SKIP: ("setup", "call"), State.FLAKY: ("call",)}
+    cells = []
+    for state in reversed(State):
+        for phase in phases.get(state, ("setup", "call", "teardown")):
+            tally = Tally()
+            tally.add(Outcome("test", "image", state))
+            status = tally.exit_status(ExitStatus.BAD_IMAGE if state.red else ExitStatus.GOOD, ["image"])
+            cells.append(Cell(state, phase, shown(state, phase), ExitStatus(status)))
+    return cells
+
+
 class Tally:
     """The outcomes of a run, by test; the reports of a test may come in any number."""
 
