@@ -144,6 +144,12 @@ def add_options(parser: pytest.Parser) -> None:
         parser.addini(option.dest, f"like {option.flag}", type=kind, default=None)
 
 
+def add_markers(config: pytest.Config) -> None:
+    """Declare the markers."""
+    for marker in MARKERS:
+        config.addinivalue_line("markers", marker)
+
+
 def lookup(config: pytest.Config, option: Option) -> Setting | None:
     """What was said for the option: on the command line, else in the environment, else in the ini file."""
     typed = config.getoption(option.dest)

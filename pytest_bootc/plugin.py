@@ -20,8 +20,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Declare the markers; begin a run that judges something."""
-    for marker in options.MARKERS:
-        config.addinivalue_line("markers", marker)
+    options.add_markers(config)
     if options.is_asked_for(config):
         from pytest_bootc import hooks
 

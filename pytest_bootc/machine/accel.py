@@ -1,4 +1,4 @@
-"""What executes the guest: KVM where it really runs one, else QEMU's own translator (TCG)."""
+"""What executes the guest: which QEMU, and KVM where it really runs one, else QEMU's own translator (TCG)."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 from pathlib import Path
 
 from pytest_bootc.command import CommandError, run
@@ -13,6 +14,7 @@ from pytest_bootc.deadline import Deadline
 from pytest_bootc.model import Accelerator
 
 _PROBE_SECONDS = 3.0
+_ANSWER_SECONDS = 10.0
 _DEVICE = Path("/dev/kvm")
 _HOST_KERNELS = ("/usr/lib/modules/{}/vmlinuz", "/boot/vmlinuz-{}")
 # The kernel's last words when it has no root: by then it has set up memory, interrupts, all processors and its
@@ -94,3 +96,17 @@ def _kvm_runs(qemu: Path, kernel: Path) -> bool:
         # It hung, or could not be started at all: no KVM for this run.
         return False
     return _FAR_ENOUGH in done.stdout
+
+
+def qemu_version(qemu: Path) -> str:
+    """What a QEMU says that its version is."""
+    words = run([qemu, "--version"], deadline=Deadline.after(_ANSWER_SECONDS)).stdout.decode(errors="replace")
+    match = re.search(r"version (\S+)", words)
+    return match[1] if match else "of unknown version"
+
+
+def has_pvh_rom(qemu: Path) -> bool:
+    """Whether this QEMU can boot an ELF kernel: it needs a small option ROM for that, which some builds leave out."""
+    listed = run([qemu, "-L", "help"], deadline=Deadline.after(_ANSWER_SECONDS), check=False).stdout
+    folders = listed.decode(errors="replace").split("\n")
+    return any((Path(folder) / "pvh.bin").exists() for folder in folders if folder.startswith("/"))

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
-from pytest_bootc.command import find_program, run
 from pytest_bootc.deadline import Deadline, wait_until
 from pytest_bootc.errors import (
     BackendError,
@@ -21,22 +20,23 @@ from pytest_bootc.errors import (
     WaitTimeoutError,
 )
 from pytest_bootc.machine import qemu_command
-from pytest_bootc.machine.accel import REFERENCE_HELLO_SECONDS, choose_accelerator, choose_without_kernel, cpu_model
+from pytest_bootc.machine.accel import (
+    REFERENCE_HELLO_SECONDS,
+)
 from pytest_bootc.machine.base import Machine, PowerState
 from pytest_bootc.machine.console import ConsoleLog
 from pytest_bootc.machine.control import BootEvent, ControlChannel
 from pytest_bootc.machine.credentials import PROGRAMS, credentials, write_smbios_strings
-from pytest_bootc.machine.firmware import Firmware, descriptor_folders, find_firmware
 from pytest_bootc.machine.inject import Identity, guest_files, inject_archive
 from pytest_bootc.machine.process import Processes
 from pytest_bootc.machine.qemu_command import Engine, Wiring
+from pytest_bootc.machine.qemu_engine import choose_engine
 from pytest_bootc.machine.qmp import QMPClient
 from pytest_bootc.machine.rundir import RunFolder
 from pytest_bootc.machine.storage import copy_variables, make_overlay
 from pytest_bootc.machine.vitals import Vitals
 from pytest_bootc.model import (
     Accelerator,
-    DiskFile,
     GoldenDisk,
     LiveDisk,
     MachineFacts,
@@ -47,7 +47,6 @@ from pytest_bootc.model import (
     SSHEndpoint,
 )
 
-_INSTALL = "install QEMU for x86 (Debian: qemu-system-x86, Fedora: qemu-system-x86-core), or run scripts/setup"
 _LATE = "look at its console; --boot-timeout gives it more time"
 _LATE_DISK_FILE = (
     "look at its console, if its kernel writes to one; --boot-timeout gives it more time. Keys and readiness reach a "
@@ -55,7 +54,6 @@ _LATE_DISK_FILE = (
 )
 # Ordering after units that a disk does not have does no harm.
 _USUAL_SSH_UNITS = ("sshd.service", "ssh.service", "sshd.socket", "ssh.socket")
-_ANY_ISA_LEVEL = "x86-64-v4"
 _START_SECONDS = 30.0
 _SHORT = 10.0
 # How much slower an emulated boot may be before its own speed has been measured.
@@ -86,7 +84,7 @@ class QemuBackend:
         """
         if disk is None:
             raise ConfigError("QEMU boots a disk, and there is none", resolution="give --image or --disk")
-        engine, version = self._engine(spec, disk)
+        engine, version = choose_engine(spec, disk, self._home / "probes")
         folder = RunFolder(self._home / "vms")
         machine = QemuMachine(engine, version, spec, disk, folder)
         try:
@@ -94,22 +92,6 @@ class QemuBackend:
         finally:
             machine.crash()
             folder.remove()
-
-    def _engine(self, spec: MachineSpec, disk: GoldenDisk) -> tuple[Engine, str]:
-        qemu = find_program(spec.qemu, resolution=_INSTALL)
-        beside = qemu.with_name("qemu-storage-daemon")
-        daemon = beside if beside.exists() else find_program("qemu-storage-daemon", resolution=_INSTALL)
-        version = _version(qemu)
-        probes = self._home / "probes"
-        if isinstance(disk, LiveDisk):
-            accelerator = choose_accelerator(qemu, version, disk.kernel, probes)
-            model = cpu_model(accelerator, disk.isa_level)
-            return Engine(qemu, daemon, accelerator, model, pvh=_has_pvh_rom(qemu)), version
-        accelerator, remark = choose_without_kernel(qemu, version, probes)
-        firmware = find_firmware(descriptor_folders()) if disk.uefi else None
-        remarks = (*_remarks(disk, firmware, spec), *([remark] if remark else []))
-        model = cpu_model(accelerator, _ANY_ISA_LEVEL)
-        return Engine(qemu, daemon, accelerator, model, pvh=False, firmware=firmware, remarks=remarks), version
 
 
 class QemuMachine:
@@ -306,16 +288,24 @@ class QemuMachine:
         log = self._folder.file("qemu.log")
         self._processes.start(processes, [self._folder.sockets, self._folder.path], log, deadline)
         self._await_sockets(log, deadline)
-        self._qmp = QMPClient.connect(self._wiring.qmp, deadline)
-        self._channel = ControlChannel(self._wiring.control, self._wiring.events, deadline)
+        try:
+            self._qmp = QMPClient.connect(self._wiring.qmp, deadline)
+            self._channel = ControlChannel(self._wiring.control, self._wiring.events, deadline)
+        except BackendError:
+            # It opens these sockets before it takes its memory and its port; its log says which of them it lacks.
+            with suppress(WaitTimeoutError):
+                wait_until(lambda: self._refuse_the_ended(log), deadline.sooner(_SHORT), what="QEMU to end")
+            raise
+
+    def _refuse_the_ended(self, log: Path) -> None:
+        status = self._processes.ended("qemu")
+        if status is not None:
+            words = log.read_text(errors="replace")[-2000:]
+            raise ProvisionError(f"QEMU ended at once, with status {status}", details=words)
 
     def _await_sockets(self, log: Path, deadline: Deadline) -> None:
         def there() -> bool:
-            status = self._processes.ended("qemu")
-            if status is not None:
-                raise ProvisionError(
-                    f"QEMU ended at once, with status {status}", details=log.read_text(errors="replace")[-2000:]
-                )
+            self._refuse_the_ended(log)
             return all(path.exists() for path in (self._wiring.qmp, self._wiring.control, self._wiring.events))
 
         try:
@@ -375,24 +365,3 @@ class QemuMachine:
         if self._qmp is None:
             raise BackendError(f"{self.name} is not running")
         return self._qmp
-
-
-def _remarks(disk: DiskFile, firmware: Firmware | None, spec: MachineSpec) -> list[str]:
-    name = f"UEFI without Secure Boot ({firmware.code.name})" if firmware else "the BIOS of QEMU"
-    place = f", as a CD-ROM beside an empty disk of {spec.var_gib} GiB" if disk.format == "iso" else ""
-    return [
-        f"disk {disk.path.name} ({disk.format}){place}; firmware: {name}",
-        "the disk's own bootloader sets the kernel's arguments, and so whether there is anything on the serial console",
-    ]
-
-
-def _version(qemu: Path) -> str:
-    words = run([qemu, "--version"], deadline=Deadline.after(_SHORT)).stdout.decode(errors="replace")
-    match = re.search(r"version (\S+)", words)
-    return match[1] if match else "of unknown version"
-
-
-def _has_pvh_rom(qemu: Path) -> bool:
-    """Whether this QEMU can boot an ELF kernel: it needs a small option ROM for that, which some builds leave out."""
-    listed = run([qemu, "-L", "help"], deadline=Deadline.after(_SHORT), check=False).stdout.decode(errors="replace")
-    return any((Path(folder) / "pvh.bin").exists() for folder in listed.split("\n") if folder.startswith("/"))
