@@ -8,30 +8,36 @@ from pathlib import Path
 from pytest_bootc.deadline import Deadline, wait_until
 from pytest_bootc.model import Finding, Trouble
 
+_STAMP = r"\[ *\d+\.\d+\](?:\[ *[TC]\d+\])? "  # the second part with CONFIG_PRINTK_CALLER
+# What nobody ends with a newline: the kernel's next message stands right behind it. A getty's prompt, a shell's, and
+# what systemd says of a job that takes long.
+_BEFORE = re.compile(rf"\A(?:\S+ login: |\[?[\w@:~/.-]+(?: [\w~/.-]+)?\]?[#$] |\[[ *]{{6}}\] .*?)(?={_STAMP})")
 # Lines after which nothing good comes, while a guest boots. They are printed by kernel, initramfs and systemd
 # themselves and begin where such a line begins, so that a message which quotes them does not count.
-_STAMP = r"\[ *\d+\.\d+\](?:\[ *[TC]\d+\])? "  # the second part with CONFIG_PRINTK_CALLER
 _FATAL = re.compile(
-    rf"^(?:{_STAMP}(?:\S+\[\d+\]: )?)?"
+    rf"(?:{_STAMP}(?:\S+\[\d+\]: )?)?"
     r"(?:Kernel panic - not syncing|pytest-bootc-init: cannot"
     r"|You are in (?:emergency|rescue) mode|(?:\S+ )?Freezing execution)"
 )
 # What tells of trouble at any time. Kernel messages begin a line, or stand right behind the time and the task. What a
 # process has logged has the process's name in between, so that a message which quotes these words does not count.
-# A getty's prompt is a line without an end, so that the kernel's next message stands behind it.
-_KERNEL = rf"(?:(?:\S+ login: )?{_STAMP})?"
+_KERNEL = rf"(?:{_STAMP})?"
 _RULES = {
     kind: re.compile(pattern)
     for kind, pattern in {
         Trouble.PANIC: rf"{_KERNEL}Kernel panic - not syncing",
-        Trouble.LOCKUP: rf"{_KERNEL}(?:watchdog: BUG: (?:soft|hard) lockup|watchdog: Watchdog detected hard LOCKUP)",
-        Trouble.OOPS: rf"{_KERNEL}(?:BUG: (?!soft lockup)|kernel BUG at|Oops:|general protection fault"
+        # kernel/watchdog.c and kernel/workqueue.c, in their wordings since Linux 3.
+        Trouble.LOCKUP: rf"{_KERNEL}(?:(?:NMI )?watchdog: )?(?:BUG: (?:soft|workqueue) lockup"
+        r"|(?:CPU\d+: )?Watchdog detected hard LOCKUP)",
+        Trouble.OOPS: rf"{_KERNEL}(?:BUG: |kernel BUG at|Oops:|general protection fault"
         r"|invalid opcode:|double fault:|int3: |Internal error: |Unable to handle kernel)",
-        Trouble.OOM: rf"{_KERNEL}(?:Memory cgroup out of memory|Out of memory): Killed",
-        Trouble.INITRAMFS: rf"{_KERNEL}(?:Initramfs unpacking failed|VFS: Unable to mount root fs"
-        r"|dracut(?:-\w+)?(?:\[\d+\])?: (?:FATAL|Warning: .*timeout)|pytest-bootc-init: cannot"
-        r"|ALERT! +\S+ does not exist|ERROR: Failed to mount)",
+        Trouble.OOM: rf"{_KERNEL}(?:Memory cgroup out|Out) of memory(?: \(oom_kill_allocating_task\))?: Killed",
+        Trouble.INITRAMFS: rf"{_KERNEL}(?:Initramfs unpacking failed|VFS: (?:Unable to mount root fs|Cannot open root)"
+        r"|dracut(?:-[\w-]+)?(?:\[\d+\])?:? (?:FATAL|Warning: (?:.*timeout|Boot has failed|Could not boot))"
+        r"|pytest-bootc-init: cannot|ALERT! +\S+ does not exist|ERROR: Failed to mount"
+        r"|\[FAILED\] Failed to mount (?:sysroot\.mount|/sysroot\.))",
         Trouble.EMERGENCY_SHELL: r"(?:You are in (?:emergency|rescue) mode|Entering emergency mode"
+        r"|You are now being dropped into an emergency shell"
         r"|Give root password for maintenance|Press Enter for maintenance|\(initramfs\)|:: running emergency hook)",
         Trouble.FROZEN_INIT: rf"(?:{_KERNEL}systemd\[1\]: Freezing execution|\[!!!!!!\] )",
         Trouble.ORDERING_CYCLE: rf"(?:\[ *SKIP *\] Ordering cycle found"
@@ -41,14 +47,19 @@ _RULES = {
 _BREAKPOINT = re.compile(rf"^{_STAMP}(?:Oops: )?int3: 0000", re.MULTILINE)
 # Sequences as ECMA-48 has them: those with parameters, strings (systemd >= 257 marks units with them), short ones.
 _CONTROL = re.compile(
-    r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[]PX^_][^\x07\x1b\n]*(?:\x07|\x1b\\)|[ -/]*[0-~])|[\x00-\x08\x0b-\x1f\x7f]"
+    r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[]PX^_][^\x07\x1b\n]*(?:\x07|\x1b\\)|[ -/]*[0-~]|)"
+    r"|[\x00-\x08\x0b-\x1a\x1c-\x1f\x7f]+"
 )
 
 
 def find_trouble(text: str) -> list[Finding]:
     """The lines of a console that tell of trouble, without terminal control sequences, in their order."""
-    lines = (line.strip() for line in _CONTROL.sub("", text).splitlines())
-    return [Finding(kind, line) for line in lines if (kind := _kind_of(line)) is not None]
+    return [Finding(kind, line) for line in _lines(text) if (kind := _kind_of(line)) is not None]
+
+
+def _lines(text: str) -> list[str]:
+    # Not splitlines(), which takes more than the newline for a line's end: a process may have logged such characters.
+    return [_BEFORE.sub("", line.strip(), count=1) for line in _CONTROL.sub("", text).split("\n")]
 
 
 def _kind_of(line: str) -> Trouble | None:
@@ -56,7 +67,10 @@ def _kind_of(line: str) -> Trouble | None:
 
 
 # Prompts of emergency shells, which stand at the end of a console without a line's end.
-_PROMPTS = (b"(initramfs)", b"Press Enter for", b"Give root password")
+_PROMPT = re.compile(r"\(initramfs\)|(?:Press Enter|Give root password) for maintenance")
+_PIECE = 1 << 20
+# What is longer without an end is no line.
+_LONGEST_LINE = 1 << 16
 
 
 class ConsoleReader:
@@ -71,14 +85,23 @@ class ConsoleReader:
 
         :raises OSError: the file cannot be read.
         """
+        findings: list[Finding] = []
         with self._path.open("rb") as file:
-            file.seek(self._offset)
-            printed = file.read()
-        whole, newline, rest = printed.rpartition(b"\n")
-        # A prompt is a line that nobody ends; it is read again when more has come, and told twice by nobody.
-        ready = whole + newline if not rest.startswith(_PROMPTS) else printed
-        self._offset += len(ready)
-        return find_trouble(ready.decode(errors="replace"))
+            while True:
+                file.seek(self._offset)
+                printed = file.read(_PIECE)
+                ready = _ready_part(printed)
+                findings += find_trouble(ready.decode(errors="replace"))
+                self._offset += len(ready)
+                if len(printed) < _PIECE:
+                    return findings
+
+
+def _ready_part(printed: bytes) -> bytes:
+    whole, newline, rest = printed.rpartition(b"\n")
+    # A prompt is a line that nobody ends; what comes behind it is not read as its beginning again.
+    is_prompt = _PROMPT.match(_CONTROL.sub("", rest[:100].decode(errors="replace")))
+    return printed if is_prompt or len(rest) > _LONGEST_LINE else whole + newline
 
 
 class ConsoleLog:
@@ -106,7 +129,7 @@ class ConsoleLog:
 
     def fatal_line(self, start: int = 0) -> str | None:
         """The first line by which the guest says that it gives up, or ``None``."""
-        return next((line.strip() for line in self.text(start).splitlines() if _FATAL.match(line)), None)
+        return next((line for line in _lines(self.text(start)) if _FATAL.match(line)), None)
 
     def has_breakpoint_oops(self, start: int = 0) -> bool:
         """Whether the kernel died of a breakpoint in its own code."""

@@ -192,33 +192,6 @@ def test_a_check_tells_what_is_broken(case: str, outcomes: Outcomes) -> None:
     assert broken.says in said
 
 
-@pytest.mark.parametrize(
-    ("line", "trouble"),
-    [
-        ("[    1.5] Kernel panic - not syncing: VFS", "the kernel panicked"),
-        ("[   12.345678][    T1] BUG: unable to handle page fault", "the kernel made an error"),
-        ("[    3.000001] Oops: 0000 [#1] PREEMPT SMP", "the kernel made an error"),
-        ("Internal error: Oops: 96000004 [#1] SMP", "the kernel made an error"),
-        ("[   40.1] Out of memory: Killed process 812 (gnome-shell)", "a process was killed for want of memory"),
-        ("ALERT!  /dev/vda2 does not exist.  Dropping to a shell!", "the initramfs failed"),
-        ("[   90.2] dracut-initqueue[354]: Warning: dracut-initqueue: timeout, still waiting", "the initramfs failed"),
-        ("(initramfs) ", "an emergency shell was opened"),
-        ("Press Enter for maintenance", "an emergency shell was opened"),
-        ("[   12.3] systemd[1]: Freezing execution.", "systemd gave up"),
-        # What says nothing of the kind, or only quotes it.
-        ("[   12.3] app[77]: Kernel panic - not syncing: quoted", None),
-        ("[   12.3] watchdog: BUG: soft lockup - CPU#1 stuck for 22s!", None),
-        ("[   12.3] systemd-oomd[300]: Out of memory: Killed process", None),
-        ("[  OK  ] Reached target emergency.target - You are in emergency mode", None),
-        ("server login: ", None),
-    ],
-)
-def test_lines_of_a_console(line: str, trouble: str | None) -> None:
-    find = runpy.run_path(str(suites_folder() / "boot" / "test_crashes.py"))["console_trouble"]
-    found = find(f"Linux version 6.12\n{line}\n\nserver login: ")
-    assert found == ([] if trouble is None else [(line.strip(), trouble)])
-
-
 def test_a_seed_chooses_files() -> None:
     chosen = runpy.run_path(str(suites_folder() / "boot" / "test_identity.py"))["chosen"]
     database = "/usr/lib/sysimage/dpkg/status"
