@@ -188,7 +188,17 @@ class Bed:
         junit, log = self.path / f"junit-{self._runs}.xml", self.path / f"log-{self._runs}"
         # Entering a namespace of mounts changes the working directory.
         enter = [] if self.place is None else [*self.place.prefix, "env", f"--chdir={self.work}"]
-        command = [*enter, sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "no:randomly"]
+        command = [
+            *enter,
+            sys.executable,
+            "-m",
+            "pytest",
+            "-p",
+            "no:cacheprovider",
+            "-p",
+            "no:randomly",
+            f"--basetemp={self.path}/basetemp",
+        ]
         command += ["--image", image, "--vm-network", "restricted", f"--junitxml={junit}", *options]
         if tests:
             (self.work / "test_inner.py").write_text(tests)
