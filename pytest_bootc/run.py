@@ -20,12 +20,13 @@ from pytest_bootc.deadline import Deadline
 from pytest_bootc.disk.cache import Cache, default_home
 from pytest_bootc.disk.live import Workshop, build_live_disk
 from pytest_bootc.errors import Blame, BootcTestError, ConfigError
+from pytest_bootc.evidence import examine_failed_boot
 from pytest_bootc.exemptions import load_exemptions
 from pytest_bootc.guarding import Guard
 from pytest_bootc.image import Digest, ImageReference
 from pytest_bootc.machine.base import load_backend
 from pytest_bootc.machine.pool import VM, Pool
-from pytest_bootc.model import GoldenDisk, MachineFacts, MachineSpec, ResolvedImage, RunConfig, Scope
+from pytest_bootc.model import Evidence, GoldenDisk, MachineFacts, MachineSpec, ResolvedImage, RunConfig, Scope
 from pytest_bootc.progress import Progress, Silent
 from pytest_bootc.reports.progress import Terminal, TerminalProgress
 from pytest_bootc.source import source_for
@@ -229,6 +230,8 @@ def machine(run: Run, image: ResolvedImage | None, spec: MachineSpec, disk: Gold
     """The handle on the machine that boots the image; the machine is there as long as the context lasts."""
     subject = run.subject_of(image)
     vm = run.pool.vm(subject.name)
+    if run.config.evidence is not Evidence.OFF:
+        vm.examiner = examine_failed_boot
     try:
         with run.progress.stage(f"booting {subject.name}"):
             vm.use(spec, disk)

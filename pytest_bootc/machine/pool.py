@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pytest_bootc.deadline import Deadline
@@ -42,11 +42,12 @@ Missing = Callable[[str], BaseException]
 
 @dataclass(frozen=True)
 class BootFailure:
-    """Why a machine is not there, and the last MiB of what its console had said by then."""
+    """Why a machine is not there, the last MiB of what its console had said by then, and other files about it."""
 
     error: BootcTestError
     console: bytes
     what: str = "the machine did not boot"
+    evidence: Mapping[str, bytes] = field(repr=False, default_factory=dict)
 
     def again(self) -> BootcTestError:
         """The error for those who come later: of the same kind, and short."""
@@ -56,6 +57,8 @@ class BootFailure:
 #: Is told what goes wrong with a machine while it is used: the handle, the finding where it is one of the guest's
 #: own, and the error that the running test ends with. Called from another thread.
 Listener = Callable[["VM", Finding | None, BootcTestError], None]
+#: Looks at a machine that did not come up before it is ended, and at the error; returns files by name.
+Examiner = Callable[[Machine, BootcTestError], Mapping[str, bytes]]
 
 
 class VM:
@@ -77,6 +80,8 @@ class VM:
         self._machine: Machine | None = None
         self._watch: Watch | None = None
         self._shape: tuple[MachineSpec, GoldenDisk | None] | None = None
+        #: Looks at a machine that did not come up, before it is ended.
+        self.examiner: Examiner = _look_at_nothing
         self._when_booted: list[Callable[[], None]] = []
         self._when_interrupted: list[Callable[[BootcTestError], None]] = []
         self._stale = False
@@ -322,7 +327,7 @@ class VM:
             yield Deadline.after(self._boot_seconds)
         except BootcTestError as error:
             self.timeline.note(f"{machine.name} did not come up: {error.brief}")
-            self.failure = BootFailure(error, _console_end(machine))
+            self.failure = BootFailure(error, _console_end(machine), evidence=self.examiner(machine, error))
             self.release()
             raise
         self.timeline.note(f"{machine.name} is ready")
@@ -360,6 +365,10 @@ class Pool:
     def find(self, subject: str) -> VM | None:
         """The handle, if the subject has one already."""
         return self._vms.get(subject)
+
+
+def _look_at_nothing(machine: Machine, error: BootcTestError) -> Mapping[str, bytes]:
+    return {}
 
 
 def _console_end(machine: Machine) -> bytes:

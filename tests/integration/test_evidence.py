@@ -16,7 +16,8 @@ from pytest_bootc.deadline import Deadline, wait_until
 from pytest_bootc.disk.cache import Cache, default_home
 from pytest_bootc.disk.live import Workshop, build_live_disk
 from pytest_bootc.evidence import Circumstances, EvidenceRecord
-from pytest_bootc.evidence.record import MOST_BYTES, MOST_SECONDS
+from pytest_bootc.evidence.examination import MOST_SECONDS
+from pytest_bootc.evidence.record import MOST_BYTES
 from pytest_bootc.image import ImageReference
 from pytest_bootc.machine.pool import VM
 from pytest_bootc.machine.qemu import QemuBackend, QemuMachine

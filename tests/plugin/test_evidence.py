@@ -112,9 +112,25 @@ def test_the_console_of_a_machine_that_did_not_boot(judge: Judge, pytester: pyte
     pytester.makepyfile(test_a="def test_one(vm): pass")
     judge()
     files = kept_of(pytester, "test_a.py-test_one")
-    assert files.keys() == HOST_SIDE
+    assert files.keys() == HOST_SIDE | {"guest.txt"}
+    assert files["guest.txt"].startswith("[the guest was not asked: panic: Kernel panic")
     assert files["console.log"].startswith("booting\nKernel panic")
     assert "did not come up" in files["timeline.txt"]
+
+
+def test_a_guest_that_does_not_come_up_may_still_answer(
+    judge: Judge, pytester: pytest.Pytester, script: Script
+) -> None:
+    script('boots = ["silent"]\nconsole = "booting\\n"' + ANSWER)
+    pytester.makepyfile(test_a="def test_one(vm): pass\ndef test_two(vm): pass")
+    result = judge("--boot-timeout=0.2")
+    result.assert_outcomes(errors=2)
+    files = kept_of(pytester, "test_a.py-test_one")
+    assert files.keys() == HOST_SIDE | {"guest.txt", "journal.txt", "units.txt", "coredumps.txt"}
+    assert files["console.log"] == "booting\n"
+    assert files["units.txt"] == "failed units:\nbad.service loaded failed failed Bad\n"
+    assert "long ago" in files["journal.txt"], "all of the boot"
+    assert "kernel: Linux 6.12 x86_64" in files["versions.txt"]
 
 
 def test_of_a_setup_that_fails_later(judge: Judge, pytester: pytest.Pytester, script: Script) -> None:
