@@ -277,6 +277,8 @@ def finish(session: pytest.Session, run: Run) -> None:
     folder = _allure_folder(config)
     if folder is not None and not config.option.collectonly:
         allure.write_run_files(folder, terminal.environment(verdicts))
+        for line in terminal.cut_off(run.tally.missing()):
+            allure.add_run_error(line)
     if not config.option.collectonly:
         session.exitstatus = run.tally.exit_status(int(session.exitstatus), [subject.name for subject in run.subjects])
 

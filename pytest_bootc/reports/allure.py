@@ -162,6 +162,11 @@ def add_lost(nodeid: str, subject: str, suite: str | None, message: str) -> None
     allure_commons.plugin_manager.hook.report_result(result=result)
 
 
+def add_run_error(message: str) -> None:
+    """Say what is wrong with the whole run: Allure shows it among the global errors."""
+    allure.global_error(message)
+
+
 def decide_statuses(config: pytest.Config) -> None:
     """Have the states of this run's tests decide their statuses, until pytest is done with ``config``."""
     plugin = StatusByState()

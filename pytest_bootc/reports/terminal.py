@@ -38,17 +38,18 @@ def summary(verdict: SubjectVerdict) -> Iterator[str]:
     needs = Counter(need for outcome in verdict.outcomes for need in outcome.unmet_needs)
     if needs:
         yield "  skipped for unmet needs: " + ", ".join(f"{need} ({count})" for need, count in sorted(needs.items()))
-    not_judged = sorted({name for outcome in verdict.outcomes for name in outcome.not_judged})
+    not_judged = _not_judged(verdict)
     if not_judged:
-        yield f"  not judged: {len(not_judged)} units that were skipped by their conditions: {_shortened(not_judged)}"
-    for told in sorted({told for outcome in verdict.outcomes for told in outcome.exempted}):
+        yield f"  not judged: {not_judged}"
+    for told in _exempted(verdict):
         yield f"  exempted: {told}"
     for outcome in verdict.outcomes:
         if outcome.retried:
             yield f"  run once more: {outcome.nodeid}: {outcome.retried}"
-    bad = [outcome for outcome in verdict.outcomes if outcome.state.red]
+    # The worst first, and among them those that the others may follow from.
+    bad = sorted((outcome for outcome in verdict.outcomes if outcome.state.red), key=lambda bad: -bad.state.weight)
     for outcome in bad[:_SHOWN_FAILURES]:
-        yield f"  {outcome.state.value}: {outcome.nodeid}: {outcome.line}"
+        yield f"  {outcome.state.value}: {outcome.nodeid}: {outcome.line.removeprefix('AssertionError: ')}"
         if outcome.evidence:
             yield f"    evidence: {outcome.evidence}"
     if len(bad) > _SHOWN_FAILURES:
@@ -72,7 +73,10 @@ def environment(verdicts: Sequence[SubjectVerdict]) -> dict[str, str]:
                 "backend": verdict.facts.backend,
                 "accelerator": verdict.facts.accelerator,
                 "emulator": verdict.facts.emulator,
+                "kernel arguments": verdict.facts.kernel_arguments,
+                "notes": "; ".join(verdict.facts.notes),
             }
+        said |= {"not judged": _not_judged(verdict), "exempted": "; ".join(_exempted(verdict))}
         prefix = f"{verdict.name} " if len(verdicts) > 1 else ""
         found |= {f"{prefix}{name}": value for name, value in said.items() if value}
     return found
@@ -81,6 +85,15 @@ def environment(verdicts: Sequence[SubjectVerdict]) -> dict[str, str]:
 def evidence_line(folder: Path) -> str | None:
     """Where evidence was kept, if any was."""
     return f"evidence: {folder}" if folder.is_dir() and any(folder.iterdir()) else None
+
+
+def _not_judged(verdict: SubjectVerdict) -> str:
+    names = sorted({name for outcome in verdict.outcomes for name in outcome.not_judged})
+    return f"{len(names)} units that were skipped by their conditions: {_shortened(names)}" if names else ""
+
+
+def _exempted(verdict: SubjectVerdict) -> list[str]:
+    return sorted({told for outcome in verdict.outcomes for told in outcome.exempted})
 
 
 def _shortened(names: Sequence[str]) -> str:

@@ -69,6 +69,7 @@ def test_allure(judge: Judge, pytester: pytest.Pytester, script: Script, tmp_pat
         assert labels["parentSuite"] == "server:v1"
     environment = dict(line.split(" = ") for line in (folder / "environment.properties").read_text().splitlines())
     assert environment["verdict"] == "bad"
+    assert environment["notes"] == "selinux: off"
     assert environment["backend"] == "fake"
     assert environment["digest"] == parameters["digest"]["value"]
     categories = json.loads((folder / "categories.json").read_text())
@@ -244,6 +245,19 @@ def test_a_test_whose_worker_died_is_in_it(judge: Judge, pytester: pytest.Pytest
     assert pairs(lost["labels"])["parentSuite"] == "server:v1"
     for entry in (lost, kept):
         assert [p["value"] for p in entry["parameters"] if not p.get("excluded")] == ["server:v1"]
+
+
+@pytest.mark.parametrize("workers", [[], ["-n1"]])
+def test_a_run_that_was_cut_off_says_so(
+    judge: Judge, pytester: pytest.Pytester, tmp_path: Path, workers: list[str]
+) -> None:
+    pytester.makepyfile(test_a="def test_good(vm): pass\ndef test_bad(vm): assert 0\ndef test_never(vm): pass")
+    for name, options in {"whole": [], "cut": ["-x"]}.items():
+        judge(f"--alluredir={tmp_path / name}", *options, *workers, apart=bool(workers))
+    assert not list((tmp_path / "whole").glob("*-globals.json"))
+    (told,) = (tmp_path / "cut").glob("*-globals.json")
+    (error,) = json.loads(told.read_text())["errors"]
+    assert error["message"] == "cut off: 1 tests were not run: test_a.py::test_never[server:v1]"
 
 
 def test_nothing_stays_behind_in_allure(judge: Judge, pytester: pytest.Pytester, tmp_path: Path) -> None:

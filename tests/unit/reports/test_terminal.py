@@ -52,3 +52,16 @@ def test_evidence_is_named_where_there_is_some(tmp_path: Path) -> None:
     assert evidence_line(tmp_path) is None
     (tmp_path / "test_a").mkdir()
     assert evidence_line(tmp_path) == f"evidence: {tmp_path}"
+
+
+def test_the_worst_failures_come_first_and_say_what_is_wrong() -> None:
+    lab, first, second = (
+        Outcome("lab", "a:b", State.INFRA, "QEMU was killed"),
+        Outcome("first", "a:b", State.FAIL, "AssertionError: failed units: x"),
+        Outcome("second", "a:b", State.FAIL, "assert 1 == 2"),
+    )
+    assert list(summary(verdict(lab, first, second)))[-3:] == [
+        "  fail: first: failed units: x",
+        "  fail: second: assert 1 == 2",
+        "  infra: lab: QEMU was killed",
+    ]
