@@ -32,7 +32,7 @@ SSHD = (
 _LIBRARIES = "usr/lib/x86_64-linux-gnu"
 # Of the packages systemd-coredump and apparmor: no manual pages, no profiles that would be loaded.
 _CAUGHT = re.compile(
-    r"usr/s?bin/(coredumpctl|aa-exec|apparmor_parser)|etc/apparmor/parser\.conf"
+    r"usr/s?bin/(coredumpctl|aa-exec|apparmor_parser)|etc/apparmor/parser\.conf|usr/share/apparmor-features/.*"
     r"|usr/lib/(systemd|sysctl\.d|sysusers\.d)/.*coredump.*|etc/(systemd|security/limits\.d)/.*coredump\S*\.conf"
 )
 

@@ -133,6 +133,7 @@ def test_a_worker_is_killed(phase: str, bed: Bed, book: Book) -> None:
         states={},
         quote=r"(?i)worker 'gw0' crashed",
         fresh_cache=phase in ("pull", "build"),
+        half_built=True,
     )
 
     def act(running: Running) -> None:
