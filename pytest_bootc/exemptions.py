@@ -80,7 +80,7 @@ def _read(said: object, place: str, today: datetime.date) -> Exemption:
     names = [field.name for field in fields(Exemption)]
     if not isinstance(said, Mapping):
         raise ConfigError(f"{place} is no table", resolution=_HOW)
-    missing = [name for name in names if not said.get(name)]
+    missing = [name for name in names if not str(said.get(name) or "").strip()]
     strangers = sorted(said.keys() - set(names))
     if missing or strangers:
         told = [f"it lacks {', '.join(missing)}"] * bool(missing) + [f"{', '.join(strangers)} means nothing"] * bool(
