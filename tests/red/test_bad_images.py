@@ -185,7 +185,9 @@ CASES = [
     Case(
         "out of memory",
         "a process eats all memory of a small machine",
-        tests=inner('ssh.execute("echo 1 >/proc/sys/vm/overcommit_memory; tail /dev/zero", timeout=300)'),
+        tests=inner(
+            'ssh.execute("echo 1 >/proc/sys/vm/overcommit_memory; dd if=/dev/zero of=/dev/null bs=1G", timeout=300)'
+        ),
         options=("--vm-memory=512",),
         states=_RECOVERED,
         quote=r"Out of memory: Killed process",
