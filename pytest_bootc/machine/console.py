@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -78,7 +79,7 @@ class ConsoleReader:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._offset = 0
+        self._inode = self._offset = 0
 
     def new_findings(self) -> list[Finding]:
         """What the lines tell of trouble that were completed since the last call.
@@ -87,6 +88,10 @@ class ConsoleReader:
         """
         findings: list[Finding] = []
         with self._path.open("rb") as file:
+            status = os.fstat(file.fileno())
+            if status.st_ino != self._inode or status.st_size < self._offset:
+                # A machine that is started once more may begin another file.
+                self._inode, self._offset = status.st_ino, 0
             while True:
                 file.seek(self._offset)
                 printed = file.read(_PIECE)

@@ -389,6 +389,15 @@ def test_a_long_console_is_read_in_reasonable_time(console: ConsoleLog, reader: 
     assert time.monotonic() - began < 60
 
 
+def test_another_file_is_read_from_its_beginning(console: ConsoleLog, reader: ConsoleReader) -> None:
+    assert written(console, reader, b"a long first boot\n" + PANIC + b"\n") == [[Trouble.PANIC]]
+    console.path.rename(console.path.with_name("console-before.log"))
+    assert written(console, reader, OOM + b"\n", b"") == [[Trouble.OOM], []]
+    assert written(console, reader, PANIC + b"\n") == [[Trouble.PANIC]]
+    console.path.write_bytes(OOM + b"\n")
+    assert written(console, reader, b"") == [[Trouble.OOM]]
+
+
 def test_a_console_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         ConsoleReader(tmp_path / "nothing").new_findings()
