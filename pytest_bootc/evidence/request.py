@@ -18,7 +18,7 @@ MOST_CORE = 6 << 20
 OWN_MARK = "pytest_bootc_evidence"
 
 _SEPARATOR = "\x1e"
-_LONGEST_SOURCE_SECONDS = 4
+_LONGEST_SOURCE_SECONDS = 3
 _ENDED = ("124", "137")  # timeout(1): the time was up; ... and the program had to be killed
 _LINES_BEFORE = 50
 
@@ -117,11 +117,11 @@ def sources(elapsed: float) -> Sequence[Source]:
     journal = _JOURNAL.replace("ELAPSED", f"{elapsed:.1f}").replace("LINES", str(_LINES_BEFORE))
     return (
         Source("facts", _FACTS, 1, 16 << 10),
+        Source("units", _UNITS, 1, 512 << 10),
         Source("journal", journal, 2, 4 << 20),
+        Source("coredumps", _COREDUMPS, 1, 256 << 10),
         Source("mounts", "cat /proc/self/mountinfo; echo; df -h; df -i", 1, 256 << 10),
         Source("processes", _PROCESSES, 1, 2 << 20),
-        Source("coredumps", _COREDUMPS, 1, 256 << 10),
-        Source("units", _UNITS, 2, 512 << 10),
         Source("core", _CORE, 2, MOST_CORE * 3 // 2, where="/var/lib/systemd/coredump/*"),
     )
 
@@ -129,8 +129,10 @@ def sources(elapsed: float) -> Sequence[Source]:
 def request(wanted: Sequence[Source], factor: float, seconds: int) -> str:
     """The command that takes them within so many seconds; ``factor`` is how much slower than with KVM the guest is."""
     script = _TAKE + "\n".join(_step(source, factor) for source in wanted)
-    # The shell that works is ended from outside: it is never itself in a system call that cannot be.
-    return f"command -v timeout >/dev/null&&export T=y;${{T:+timeout -s KILL {seconds}}} sh -c {shlex.quote(script)}"
+    # The shell that works is ended from outside: it is never itself in a system call that cannot be. The one around it
+    # would say so.
+    prepare = "exec 2>/dev/null;command -v timeout >/dev/null&&export T=y"
+    return f"{prepare};${{T:+timeout -s KILL {seconds}}} sh -c {shlex.quote(script)}"
 
 
 def _step(source: Source, factor: float) -> str:
