@@ -26,19 +26,24 @@ _FIELDS = ",".join(("MESSAGE", *COREDUMP_FIELDS))
 
 #: What the request is known by, to those who log requests.
 NAME = "base-check"
-#: What asks the guest: POSIX sh, for :func:`parse`. Denials and cores are few, and the journal finds both by index.
+_MOST_BYTES = 1_000_000
+_JOURNAL = f"journalctl --quiet --no-pager --boot --output=json --output-fields={_FIELDS}"
+#: What asks the guest: POSIX sh, for :func:`parse`. Denials and cores are few, and the journal finds both by index;
+#: a kernel that talks much must not hide the cores.
 CHECK = f"""\
 : {NAME}
 export LC_ALL=C SYSTEMD_COLORS=0
 printf '{_MARK}failed\\n'; {_LIST} --state=failed list-units
 printf '{_MARK}jobs\\n'; {_LIST} list-jobs
-printf '{_MARK}journal\\n'; journalctl --quiet --no-pager --boot --output=json --output-fields={_FIELDS} --lines=200 \
-{COREDUMP_MATCH} + {_DENIALS} | grep -e COREDUMP_PID -e 'avc: *denied' -e 'apparmor=.*DENIED' | tail -c 1000000
+printf '{_MARK}journal\\n'; {{ {_JOURNAL} --lines=200 {COREDUMP_MATCH}; {_JOURNAL} --lines=1000 {_DENIALS} |
+  grep -e 'avc: *denied' -e 'apparmor=.*DENIED'; }} | tail -c {_MOST_BYTES}
 printf '{_MARK}end\\n'
 """
 #: The answer of a guest in which nothing is wrong.
 ALL_IS_WELL = "\036failed\n\036jobs\n\036journal\n\036end\n"
 _DENIED = re.compile(r"avc: +denied|apparmor=\"DENIED\"")
+# A file that journald is just replacing (systemd issue 40053), or that a crash has cut: the others are read.
+_JOURNAL_NOISE = re.compile(r"Journal file .*ignoring file")
 _AUDIT_STAMP = re.compile(r"^(?:audit: )?(?:type=1400 )?audit\([0-9.:]+\): ?|^AVC ")
 
 
@@ -62,7 +67,10 @@ def parse(output: str) -> Reading:
     failed = tuple(line.split()[0] for line in told["failed"].splitlines() if line.strip())
     if not all("." in name for name in failed):
         raise GuestError("systemd does not say which units have failed", details=told["failed"])
-    journal = parse_journal(told["journal"].encode())
+    lines = told["journal"].split("\n")
+    if len(told["journal"].encode()) >= _MOST_BYTES - 1:
+        del lines[0]  # cut off in the middle
+    journal = parse_journal("\n".join(line for line in lines if not _JOURNAL_NOISE.match(line)).encode())
     return Reading(failed, tuple(parse_jobs(told["jobs"])), tuple(journal))
 
 
@@ -73,6 +81,7 @@ class Ledger:
         self._console = 0
         self._failed: set[str] = set()
         self._entries: set[str] = set()
+        self._denials: set[Finding] = set()
         self._jobs: dict[int, float] = {}
 
     def enter(self, reading: Reading, console: Sequence[Finding], now: float, slowness: float) -> list[Finding]:
@@ -98,7 +107,11 @@ class Ledger:
     def _new_entries(self, journal: Iterable[JournalEntry]) -> list[Finding]:
         fresh = [entry for entry in journal if entry.cursor not in self._entries]
         self._entries.update(entry.cursor for entry in fresh)
-        return [finding for entry in fresh if (finding := _told_by(entry)) is not None]
+        found = [finding for entry in fresh if (finding := _told_by(entry)) is not None]
+        # One denial comes as a message of the audit socket and of the kernel, and some programs never give up.
+        told = [finding for finding in dict.fromkeys(found) if finding not in self._denials]
+        self._denials.update(finding for finding in told if finding.kind is Trouble.AVC)
+        return told
 
     def _stuck(self, jobs: Sequence[Job], now: float, patience: float) -> list[Finding]:
         running = {job.id: job for job in jobs if job.state == "running"}

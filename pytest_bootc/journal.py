@@ -145,7 +145,7 @@ def coredump_of(entry: JournalEntry) -> Coredump | None:
     return Coredump(
         time=entry.time,
         executable=told.get("COREDUMP_EXE") or told.get("COREDUMP_COMM") or "unknown",
-        signal=told.get("COREDUMP_SIGNAL_NAME", "unknown signal"),
+        signal=told.get("COREDUMP_SIGNAL_NAME") or "unknown signal",
         pid=_number(told.get("COREDUMP_PID")),
         unit=told.get("COREDUMP_UNIT"),
         message=entry.message,
