@@ -71,7 +71,8 @@ def _report(options: argparse.Namespace) -> None:
     from pytest_bootc.reports import html
     from pytest_bootc.reports.progress import Terminal, TerminalProgress
 
-    beside = options.results[0].absolute().parent
+    first: Path = options.results[0]
+    beside = first.parent if first.name not in ("", "..") else first.resolve().parent
     request = html.ReportRequest(
         results=tuple(options.results),
         output=options.output or beside / "allure-report",

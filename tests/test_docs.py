@@ -22,7 +22,17 @@ TUTORIAL, HOW_TO = ROOT / "docs/tutorial.md", ROOT / "docs/how-to.md"
 REFERENCE, EXPLANATION = ROOT / "docs/reference.md", ROOT / "docs/explanation.md"
 PAGES = [README, CHANGELOG, ROOT / "CONTRIBUTING.md", TUTORIAL, HOW_TO, REFERENCE, EXPLANATION]
 FLAGS = {option.flag for option in options.OPTIONS}
-OTHERS_FLAGS = {"--junitxml", "--alluredir", "--format", "--all", "--device", "--rm", "--bind", "--directory"}
+OTHERS_FLAGS = {
+    "--junitxml",
+    "--alluredir",
+    "--format",
+    "--all",
+    "--device",
+    "--rm",
+    "--bind",
+    "--directory",
+    "--clean-alluredir",
+}
 COMMANDS_FLAGS = {
     flag
     for commands in cli.parser()._actions

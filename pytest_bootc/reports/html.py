@@ -177,7 +177,7 @@ def _generate(generator: Generator, work: Path, made: Path, results: Sequence[Pa
     # Allure takes patterns and follows no links: the brackets and stars of a real path are kept away from it.
     copies = [f"results-{number}" for number, _ in enumerate(results)]
     for copy, folder in zip(copies, results, strict=True):
-        shutil.copytree(folder, work / copy, copy_function=_link)
+        _copy_files(folder, work / copy)
     options = ("--config", work / "allurerc.json", "--output", made, "--cwd", work)
     try:
         run(
@@ -187,17 +187,22 @@ def _generate(generator: Generator, work: Path, made: Path, results: Sequence[Pa
         )
     except CommandError as error:
         raise CommandError(
-            f"allure {generator.version} made no report", details=f"{error.brief}\n{error.details}"
+            f"allure {generator.version} made no report",
+            details=f"{error.brief}\n{error.details}",
+            resolution=f"see what it says; known to work is allure {VERSION}",
         ) from error
     if not (made / _PAGE).is_file():
         raise CommandError(f"allure {generator.version} made no {_PAGE}", resolution=f"use allure {VERSION}")
 
 
-def _link(source: str, target: str) -> None:
-    try:
-        os.link(source, target)
-    except OSError:  # another file system, or one without links
-        shutil.copyfile(source, target)
+def _copy_files(folder: Path, target: Path) -> None:
+    target.mkdir()
+    for path in folder.iterdir():
+        if path.is_file():
+            try:
+                os.link(path, target / path.name)
+            except OSError:  # another file system, or one without links
+                shutil.copyfile(path, target / path.name)
 
 
 def _pages(folder: Path) -> Iterator[Path]:

@@ -191,6 +191,32 @@ def test_what_a_failing_allure_says(runs: tuple[Path, Path], report: Report, tmp
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bin", "elsewhere", "history", "site"]
 
 
+def test_what_cannot_be_read_or_written(runs: tuple[Path, Path], report: Report, tmp_path: Path) -> None:
+    history = tmp_path / "history"
+    history.write_text('{"testResults": {}}\n\n{"testResults": 1}\n')
+    made = report(runs[0], "-o", tmp_path / "site", "--history", history)
+    assert made.returncode == 4
+    assert f"{history}, line 3, is no history of Allure" in made.stderr
+    assert "What to do: remove the line, or name another file by --history" in made.stderr
+    made = report(runs[0], "-o", history / "site", "--history", tmp_path / "other")
+    assert made.returncode == 10
+    assert f"the report {history / 'site'} cannot be written" in made.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["elsewhere", "history"]
+
+
+def test_beside_or_inside_the_results(runs: tuple[Path, Path], report: Report, tmp_path: Path) -> None:
+    results = tmp_path / "elsewhere" / "results"
+    shutil.copytree(runs[0], results)
+    for words in (["results"], ["results", "-o", "results/report"], ["results"]):
+        made = report(*words)
+        assert made.returncode == 0, made.stderr
+    assert "report: allure-report/index.html\n" in made.stdout
+    assert (results / "report" / "index.html").is_file()
+    names = sorted(path.name for path in results.parent.iterdir())
+    assert names == ["allure-history.jsonl", "allure-report", "results"]
+    assert len((results.parent / "allure-history.jsonl").read_text().splitlines()) == 1
+
+
 class Host:
     """A PATH with nothing but what is put there, and an empty cache."""
 
