@@ -32,7 +32,11 @@ taken.listen()
 print("ready", flush=True)
 sys.stdin.read()
 """
-_FAKETIME = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1")
+_FAKETIME = [
+    path
+    for folder in ("lib/x86_64-linux-gnu", "lib64")  # Debian, Fedora
+    if (path := Path(f"/usr/{folder}/faketime/libfaketimeMT.so.1")).exists()
+]
 
 
 @contextmanager
@@ -76,13 +80,13 @@ class Clock:
     @staticmethod
     def there() -> bool:
         """Whether this host has libfaketime."""
-        return _FAKETIME.exists()
+        return bool(_FAKETIME)
 
     @property
     def environment(self) -> Mapping[str, str]:
         """What puts a process under it (faketime(1))."""
         return {
-            "LD_PRELOAD": str(_FAKETIME),
+            "LD_PRELOAD": str(_FAKETIME[0]),
             "FAKETIME_TIMESTAMP_FILE": str(self._file),
             "FAKETIME_NO_CACHE": "1",
             "FAKETIME_DONT_FAKE_MONOTONIC": "1",
