@@ -30,8 +30,8 @@ _SCREENSHOT_SECONDS = 1.5
 _SCREENSHOT_LIMIT = 4 << 20
 # For the guest's own sources, with KVM; in emulation up to so many times more.
 _GUEST_SECONDS = 2
-_GUEST_SECONDS_RANGE = (3, 6)
-_ANSWER_SECONDS = 1.5
+_GUEST_SECONDS_RANGE = (2, 5)
+_ANSWER_SECONDS = 2.5
 _HOST_SECONDS = 0.5
 _SHOWN_ERROR = 300
 _BEFORE_ALL = -1e9  # on the monotonic clock: before any guest booted

@@ -130,9 +130,9 @@ def request(wanted: Sequence[Source], factor: float, seconds: int) -> str:
     """The command that takes them within so many seconds; ``factor`` is how much slower than with KVM the guest is."""
     script = _TAKE + "\n".join(_step(source, factor) for source in wanted)
     # The shell that works is ended from outside: it is never itself in a system call that cannot be. The one around it
-    # would say so.
+    # would say so, and the one around that if it had become the program (as with a last command).
     prepare = "exec 2>/dev/null;command -v timeout >/dev/null&&export T=y"
-    return f"{prepare};${{T:+timeout -s KILL {seconds}}} sh -c {shlex.quote(script)}"
+    return f"{prepare};${{T:+timeout -s KILL {seconds}}} sh -c {shlex.quote(script)};:"
 
 
 def _step(source: Source, factor: float) -> str:
