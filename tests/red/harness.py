@@ -38,8 +38,9 @@ class Case:
     """A fault, and what a run must make of it.
 
     ``states`` are those of the JUnit report, by a part of the test's name. ``quote`` is a regular expression that the
-    terminal must show. ``within`` are the seconds in which a test, by a part of its name, must have ended. What is
-    ``half_built`` when a process dies in it is removed by the next run.
+    terminal must show, ``reported`` one for a property in the JUnit report, NAME=VALUE. ``within`` are the seconds in
+    which a test, by a part of its name, must have ended. What is ``half_built`` when a process dies in it is removed
+    by the next run.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Case:
     status: int = 1
     states: Mapping[str, str] = field(default_factory=dict)
     quote: str = ""
+    reported: str = ""
     within: Mapping[str, float] = field(default_factory=dict)
     runs: int = 1
     fresh_cache: bool = False
@@ -88,6 +90,7 @@ class Ended:
     text: str
     states: Mapping[str, str]
     seconds: Mapping[str, float]
+    properties: frozenset[str]
 
     def faults(self, case: Case) -> list[str]:
         """What is not as the case says, in words."""
@@ -100,6 +103,8 @@ class Ended:
                 found.append(f"{part}: {told or 'no such test'} instead of {state}")
         if not re.search(case.quote, self.text):
             found.append(f"nothing like {case.quote!r} is shown")
+        if case.reported and not any(re.fullmatch(case.reported, told) for told in self.properties):
+            found.append(f"nothing like {case.reported!r} is in the JUnit report")
         for part, limit in case.within.items():
             found += [
                 f"{name} took {seconds:.0f} s instead of {limit:.0f}"
@@ -110,7 +115,7 @@ class Ended:
 
     def catches(self, case: Case) -> bool:
         """Whether the fault was noticed at all: the run was red, whatever for, or told of it."""
-        return self.status in _RED if case.status else bool(re.search(case.quote, self.text))
+        return self.status in _RED if case.status else not self.faults(case)
 
 
 class Running:
@@ -151,8 +156,7 @@ class Running:
     def end(self) -> Ended:
         """Wait for the end."""
         status = self.process.wait(_RUN_SECONDS)
-        states, seconds = _read_junit(self._junit)
-        return Ended(status, self.text(), states, seconds)
+        return Ended(status, self.text(), *_read_junit(self._junit))
 
 
 class Bed:
@@ -327,15 +331,17 @@ class Book:
         return name if ":" in name else f"oci:{self._layouts[name]}:latest"
 
 
-def _read_junit(path: Path) -> tuple[dict[str, str], dict[str, float]]:
-    """The states and seconds of the tests; a report that is not there has none."""
+def _read_junit(path: Path) -> tuple[dict[str, str], dict[str, float], frozenset[str]]:
+    """The states and seconds of the tests, and all their properties; a report that is not there has none."""
     states: dict[str, str] = {}
     seconds: dict[str, float] = {}
+    properties: set[str] = set()
     if path.exists():
         for test in ET.parse(path).getroot().iter("testcase"):
             name = f"{test.get('classname')}::{test.get('name')}"
             seconds[name] = float(test.get("time", "0"))
-            for told in test.iter("property"):
-                if told.get("name") == "state":
-                    states[name] = told.get("value", "")
-    return states, seconds
+            told = {(each.get("name", ""), each.get("value", "")) for each in test.iter("property")}
+            for value in (value for key, value in told if key == "state"):
+                states[name] = value
+            properties.update(f"{key}={value}" for key, value in told)
+    return states, seconds, frozenset(properties)
