@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import fnmatch
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -106,3 +107,67 @@ def test_a_suite_in_the_ini_file_waits_for_an_image(pytester: pytest.Pytester) -
     pytester.makeini("[pytest]\nbootc_suite = boot")
     pytester.makepyfile("def test_it(): pass")
     assert pytester.runpytest_inprocess().ret == 0
+
+
+EXEMPTION = """
+[[exempt]]
+trouble = "failed-unit"
+pattern = "a.service"
+image = "*"
+owner = "somebody"
+tracker = "https://example.org/1"
+expires = 2999-12-31
+"""
+
+
+@pytest.mark.parametrize(
+    ("said", "changes", "sentence"),
+    [
+        ("typed", {"2999-12-31": "2020-02-29"}, "*, exemption 1 has expired on 2020-02-29*"),
+        ("environment", {"2999-12-31": "2020-02-29"}, "*, exemption 1 has expired on 2020-02-29*"),
+        ("ini", {"2999-12-31": "2020-02-29"}, "*, exemption 1 has expired on 2020-02-29*"),
+        ("typed", {"owner": "keeper"}, "*it lacks owner and keeper means nothing*"),
+        ("typed", {"2999-12-31": "'2999-12-31'"}, "*expires must be a date, not '2999-12-31'*"),
+        ("typed", {"failed-unit": "sadness"}, "*there is no trouble 'sadness'*"),
+        ("typed", {"exempt]]": "exempt"}, "*the exemptions in *known.toml cannot be read*"),
+        ("typed", None, "*the exemptions in *known.toml cannot be read*No such file*"),
+    ],
+)
+def test_exemptions_that_mean_nothing(
+    judge: Judge,
+    pytester: pytest.Pytester,
+    monkeypatch: pytest.MonkeyPatch,
+    said: str,
+    changes: Mapping[str, str] | None,
+    sentence: str,
+) -> None:
+    pytester.makepyfile("raise SystemExit('collected')")
+    if changes is not None:
+        content = EXEMPTION
+        for old, new in changes.items():
+            content = content.replace(old, new)
+        (pytester.path / "known.toml").write_text(content)
+    if said == "ini":
+        pytester.makeini("[pytest]\nbootc_exemptions = known.toml")
+    elif said == "environment":
+        monkeypatch.setenv("BOOTC_EXEMPTIONS", "known.toml")
+    result = judge(*(["--exemptions=known.toml"] if said == "typed" else []))
+    assert result.ret == 4
+    assert fnmatch.fnmatch(" ".join(result.stderr.lines), sentence)
+    result.stderr.no_fnmatch_line("*Traceback*")
+
+
+def test_an_exemption_that_holds_is_no_trouble(judge: Judge, pytester: pytest.Pytester) -> None:
+    pytester.makepyfile("def test_it(vm): pass")
+    (pytester.path / "known.toml").write_text(EXEMPTION)
+    assert judge("--exemptions=known.toml").ret == 0
+
+
+def test_a_switch_that_is_neither_on_nor_off(
+    judge: Judge, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytester.makepyfile("def test_it(vm): pass")
+    monkeypatch.setenv("BOOTC_RERUN_FAILED", "maybe")
+    result = judge()
+    assert result.ret == 4
+    result.stderr.fnmatch_lines(["*BOOTC_RERUN_FAILED maybe: this is neither yes nor no*"])

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from pytest_bootc import configuration, options
+from pytest_bootc.errors import ConfigError
 from pytest_bootc.image import ImageReference
 from pytest_bootc.model import DiskFile, Evidence, MachineSpec, Network, RunConfig
 
@@ -49,7 +50,8 @@ def test_every_option(pytester: pytest.Pytester) -> None:
     config = parsed(
         pytester, f"--image={IMAGE}", "--image=h.example/c@sha256:" + "0" * 64, "--suite=one,two", "--suite", "three",
         "--backend=fake", "--vm-network=none", "--vm-memory=2G", "--vm-cpus=4", "--boot-timeout=7.5",
-        "--qemu=/opt/qemu", "--evidence=on", "--evidence-dir=kept", suites=("boot", "one", "two", "three"),
+        "--qemu=/opt/qemu", "--evidence=on", "--evidence-dir=kept", "--rerun-failed", "--exemptions=a.toml",
+        "--exemptions", "/etc/b c.toml", suites=("boot", "one", "two", "three"),
     )  # fmt: skip
     assert config == RunConfig(
         images=(ImageReference.parse(IMAGE), ImageReference.parse("h.example/c@sha256:" + "0" * 64)),
@@ -59,6 +61,8 @@ def test_every_option(pytester: pytest.Pytester) -> None:
         evidence=Evidence.ON,
         evidence_folder=pytester.path / "kept",
         boot_timeout=7.5,
+        rerun_failed=True,
+        exemptions=(pytester.path / "a.toml", Path("/etc/b c.toml")),
     )
 
 
@@ -124,3 +128,49 @@ def test_names_of_an_option() -> None:
 
 def test_the_evidence_folder_is_seen_from_where_pytest_was_started(pytester: pytest.Pytester) -> None:
     assert parsed(pytester, f"--image={IMAGE}", "--evidence-dir=/elsewhere").evidence_folder == Path("/elsewhere")
+
+
+@pytest.mark.parametrize(
+    ("word", "is_on"),
+    [
+        ("yes", True),
+        ("True", True),
+        ("on", True),
+        ("1", True),
+        ("no", False),
+        ("FALSE", False),
+        ("off", False),
+        ("0", False),
+    ],
+)
+def test_a_switch_in_the_environment_and_in_the_ini_file(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, word: str, *, is_on: bool
+) -> None:
+    pytester.makeini(f"[pytest]\nbootc_rerun_failed = {word}")
+    assert parsed(pytester, f"--image={IMAGE}").rerun_failed is is_on
+    pytester.makeini(f"[pytest]\nbootc_rerun_failed = {'no' if is_on else 'yes'}")
+    monkeypatch.setenv("BOOTC_RERUN_FAILED", word)
+    assert parsed(pytester, f"--image={IMAGE}").rerun_failed is is_on
+    assert parsed(pytester, f"--image={IMAGE}", "--rerun-failed").rerun_failed
+
+
+@pytest.mark.parametrize("word", ["maybe", "2", "yes please"])
+def test_a_switch_that_is_neither_on_nor_off(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, word: str
+) -> None:
+    monkeypatch.setenv("BOOTC_RERUN_FAILED", word)
+    with pytest.raises(ConfigError) as caught:
+        parsed(pytester, f"--image={IMAGE}")
+    assert caught.value.brief == f"BOOTC_RERUN_FAILED {word}: this is neither yes nor no"
+    assert caught.value.resolution == "write one of yes, true, on, 1, no, false, off, 0"
+    # Typed, it says yes whatever stands there.
+    assert parsed(pytester, f"--image={IMAGE}", "--rerun-failed").rerun_failed
+
+
+def test_files_of_exemptions(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = pytester.path
+    pytester.makeini("[pytest]\nbootc_exemptions = ini.toml 'with blank.toml'")
+    assert parsed(pytester, f"--image={IMAGE}").exemptions == (here / "ini.toml", here / "with blank.toml")
+    monkeypatch.setenv("BOOTC_EXEMPTIONS", "a.toml,/etc/b.toml c.toml")
+    assert parsed(pytester, f"--image={IMAGE}").exemptions == (here / "a.toml", Path("/etc/b.toml"), here / "c.toml")
+    assert parsed(pytester, f"--image={IMAGE}", "--exemptions=typed.toml").exemptions == (here / "typed.toml",)
