@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -12,7 +13,9 @@ import pytest
 
 from pytest_bootc.deadline import Deadline, wait_until
 from pytest_bootc.errors import BackendError, BootTimeoutError, GuestError, ProvisionError
+from pytest_bootc.evidence import Circumstances, EvidenceRecord
 from pytest_bootc.machine.base import HasControl, PowerState, load_backend
+from pytest_bootc.machine.pool import VM
 from pytest_bootc.machine.remote import RemoteMachine
 from pytest_bootc.model import MachineSpec, RunConfig
 from pytest_bootc.ssh import SSHSession
@@ -130,6 +133,22 @@ def test_the_connection_for_commands_ends_with_the_machine(home, sshd):
         assert threading.active_count() > before
 
     assert threading.active_count() == before
+
+
+def test_evidence_is_taken_over_it(home, sshd, tmp_path):
+    introduce(home, sshd)
+    backend = load_backend(RunConfig(backend="remote", host=written(sshd)), Path("unused"))
+    vm = VM("host", backend, boot_seconds=20, missing=RuntimeError, listener=lambda *_: None)
+    vm.use(MachineSpec(), None)
+    record = EvidenceRecord(tmp_path / "evidence", "test_it")
+    record.begin(vm)
+    record.collect(vm, Circumstances())
+    files = {path.name: path.read_text() for path in record.keep()}
+    vm.release()
+
+    assert files.keys() >= {"journal.txt", "units.txt", "mounts.txt", "processes.txt", "versions.txt", "timeline.txt"}
+    assert f"kernel: Linux {os.uname().release}" in files["versions.txt"]
+    assert str(os.getpid()) in [line.split()[0] for line in files["processes.txt"].splitlines() if line]
 
 
 def reboots(server, told: Path, act) -> threading.Thread:
