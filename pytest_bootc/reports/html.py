@@ -60,14 +60,14 @@ def make_report(request: ReportRequest, progress: Progress) -> Path:
     _check_output(request)
     generator = find_generator(Cache(default_home()), progress)
     with _host_trouble(request.output), _staging(request) as (work, history):
-        history.write_text("".join(_history_without(request.history, results)))
+        history.write_bytes(b"".join(_history_without(request.history, results)))
         made = work / request.output.name
         settings = _settings(request, history, request.name or _title(results))
         (work / "allurerc.json").write_text(json.dumps(settings, indent=2))
         with progress.stage("making the report"):
             _generate(generator, work, made, request.results)
         for page in _pages(made):
-            page.write_text(cleaned(page.read_text(), page.name))
+            page.write_bytes(cleaned(page.read_bytes().decode(), page.name).encode())
         _publish(made, request.output, work)
         history.replace(request.history)
     return request.output / _PAGE
@@ -86,7 +86,7 @@ def cleaned(page: str, name: str) -> str:
             details="a report shows evidence, which is nobody else's business",
             resolution=f"use allure {VERSION}, of which it is known what to take out",
         )
-    return re.sub(r"<head[^>]*>", lambda head: f"{head[0]}\n    {_MARK}\n    {_POLICY}", page, count=1)
+    return re.sub(r"<head\b[^>]*>", lambda head: f"{head[0]}\n    {_MARK}\n    {_POLICY}", page, count=1)
 
 
 def _results(folder: Path) -> Iterator[dict[str, Any]]:
@@ -98,7 +98,7 @@ def _results(folder: Path) -> Iterator[dict[str, Any]]:
         raise ConfigError(f"{folder} has no results of Allure", resolution=run_tests)
     for path in paths:
         try:
-            yield json.loads(path.read_text())
+            yield json.loads(path.read_bytes())
         except ValueError as error:
             raise ConfigError(f"{path} is no result of Allure", details=str(error), resolution="remove it") from error
 
@@ -112,7 +112,7 @@ def _check_output(request: ReportRequest) -> None:
     if not output.exists():
         return
     page = output / _PAGE
-    if not output.is_dir() or (any(output.iterdir()) and not (page.is_file() and _MARK in page.read_text())):
+    if not output.is_dir() or (any(output.iterdir()) and not (page.is_file() and _MARK.encode() in page.read_bytes())):
         raise ConfigError(
             f"{output} is there already, and is no report of this program",
             resolution="name another folder by -o, or remove it",
@@ -139,12 +139,12 @@ def _host_trouble(output: Path) -> Iterator[None]:
         raise DiskError(f"the report {output} cannot be written", details=str(error)) from error
 
 
-def _history_without(path: Path, results: Sequence[dict[str, Any]]) -> Iterator[str]:
+def _history_without(path: Path, results: Sequence[dict[str, Any]]) -> Iterator[bytes]:
     """The history's lines but for one that tells of these very results: making a report again adds nothing."""
     if not path.exists():
         return
     ours = {(result.get("fullName"), result.get("start")) for result in results}
-    for number, line in enumerate(path.read_text().splitlines(keepends=True), 1):
+    for number, line in enumerate(path.read_bytes().splitlines(), 1):
         if not line.strip():
             continue
         try:
@@ -156,7 +156,7 @@ def _history_without(path: Path, results: Sequence[dict[str, Any]]) -> Iterator[
                 resolution="remove the line, or name another file by --history",
             ) from error
         if not told or not told <= ours:
-            yield line if line.endswith("\n") else f"{line}\n"
+            yield line + b"\n"
 
 
 def _settings(request: ReportRequest, history: Path, name: str) -> dict[str, Any]:

@@ -33,7 +33,7 @@ def test_good(vm): pass
 def test_bad(vm, evidence):
     for name in ("plot.svg", "screen.png"):
         evidence.attach(name, Path(name).read_bytes())
-    raise GuestError("a unit has failed: x.service", resolution="see the journal")
+    raise GuestError("a unit has failed: x.service", details="na\u00efve\u2028text", resolution="see the journal")
 
 @pytest.mark.parametrize("number", [1, 2])
 def test_each(vm, number): assert number == 1
@@ -198,6 +198,8 @@ def test_what_cannot_be_read_or_written(runs: tuple[Path, Path], report: Report,
     assert made.returncode == 4
     assert f"{history}, line 3, is no history of Allure" in made.stderr
     assert "What to do: remove the line, or name another file by --history" in made.stderr
+    history.write_bytes(b"\xff\n")
+    assert "line 1, is no history of Allure" in report(runs[0], "-o", tmp_path / "site", "--history", history).stderr
     made = report(runs[0], "-o", history / "site", "--history", tmp_path / "other")
     assert made.returncode == 10
     assert f"the report {history / 'site'} cannot be written" in made.stderr

@@ -105,7 +105,7 @@ def test_a_folder_that_is_no_report_is_not_replaced(results: Path, tmp_path: Pat
     output = tmp_path / "home"
     output.mkdir()
     for name in ("letter.txt", "index.html"):
-        (output / name).write_text("mine")
+        (output / name).write_bytes(b"\xff mine")
         assert "is no report" in refusal(results, output, tmp_path / "history").brief
-        assert (output / name).read_text() == "mine"
+        assert (output / name).read_bytes() == b"\xff mine"
     assert "is no report" in refusal(results, output / "letter.txt", tmp_path / "history").brief
