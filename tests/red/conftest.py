@@ -14,7 +14,7 @@ import pytest
 # pytest's importlib mode leaves sys.path alone.
 sys.path.append(str(Path(__file__).parent))
 
-from harness import ROW, Bed, Book, Row
+from harness import ROW, Bed, Book, Row, table
 
 _BUILDER = Path(__file__).parents[1] / "images" / "build.py"
 
@@ -63,7 +63,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     rows: dict[str, Row] = {}
     without: set[str] = set()
     for report in (report for reports in terminalreporter.stats.values() for report in reports):
-        if not isinstance(report, pytest.TestReport) or "tests/red/" not in report.nodeid:
+        if not isinstance(report, pytest.TestReport) or "tests/red/test_bad_" not in report.nodeid:
             continue
         told = [json.loads(str(value)) for name, value in report.user_properties if name == ROW]
         rows.update({row["case"]: Row(**row) for row in told})
@@ -77,17 +77,3 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.section("seeded faults")
         for line in table(list(rows.values())):
             terminalreporter.write_line(line)
-
-
-def table(rows: list[Row]) -> Iterator[str]:
-    """The lines of the table, and the totals."""
-    wide = max(len(row.case) for row in rows)
-    words = {True: "yes", False: "NO"}
-    yield f"red: {'case':{wide}}  caught  right  seconds  seeded"
-    for row in rows:
-        yield (f"red: {row.case:{wide}}  {words[row.caught]:6}  {words[row.right]:5}  {row.seconds:7.0f}  {row.seeded}")
-    caught, right = sum(row.caught for row in rows), sum(row.right for row in rows)
-    yield (
-        f"red: {len(rows)} seeded, {caught} caught ({100 * caught // len(rows)} %), "
-        f"{right} classified right ({100 * right // len(rows)} %), {sum(row.seconds for row in rows):.0f} s"
-    )

@@ -345,3 +345,17 @@ def _read_junit(path: Path) -> tuple[dict[str, str], dict[str, float], frozenset
                 states[name] = value
             properties.update(f"{key}={value}" for key, value in told)
     return states, seconds, frozenset(properties)
+
+
+def table(rows: list[Row]) -> Iterator[str]:
+    """The lines of the table, and the totals."""
+    wide = max(4, *(len(row.case) for row in rows))
+    words = {True: "yes", False: "NO"}
+    yield f"red: {'case':{wide}}  caught  right  seconds  seeded"
+    for row in rows:
+        yield (f"red: {row.case:{wide}}  {words[row.caught]:6}  {words[row.right]:5}  {row.seconds:7.0f}  {row.seeded}")
+    caught, right = sum(row.caught for row in rows), sum(row.right for row in rows)
+    yield (
+        f"red: {len(rows)} seeded, {caught} caught ({100 * caught // len(rows)} %), "
+        f"{right} classified right ({100 * right // len(rows)} %), {sum(row.seconds for row in rows):.0f} s"
+    )
