@@ -39,21 +39,28 @@ def run_phases(item: pytest.Item, nextitem: pytest.Item | None) -> list[pytest.T
 
 
 def forget_failed_fixtures(item: pytest.Item) -> None:
-    """Have the fixtures of a test that failed in their set-up be set up again, of whatever scope they are."""
-    info = getattr(item, "_fixtureinfo", None)
-    if info is None or not isinstance(item, pytest.Function):
+    """Have the fixtures that a test can see, and that failed, be set up again, of whatever scope they are."""
+    if not isinstance(item, pytest.Function):
         return
     item._initrequest()
-    for definitions in info.name2fixturedefs.values():
-        for definition in definitions:
+    manager = item.session._fixturemanager
+    for name in _fixture_names(manager):
+        for definition in manager.getfixturedefs(name, item) or ():
             if definition.cached_result is not None and definition.cached_result[2] is not None:
-                definition.finish(item._request)
+                definition.finish(item._request)  # type: ignore[arg-type]  # it asks for the node only
+
+
+def _fixture_names(manager: object) -> set[str]:
+    """Also of those that a test asks for only while it runs. pytest 9.2 has them in two tables, older ones in one."""
+    tables = ("_arg2fixturedefs", "_arg2node2fixturedefs", "_arg2nodeid2fixturedefs")
+    return {name for table in tables for name in getattr(manager, table, ())}
 
 
 def is_run_by_others(item: pytest.Item) -> bool:
     """Whether another plugin runs this test in its own way, pytest-rerunfailures for example."""
     reruns = getattr(item.config.option, "reruns", None) or item.get_closest_marker("flaky") is not None
-    for hook in item.config.hook.pytest_runtest_protocol.get_hookimpls():
+    # Of those that see this test: a conftest has its say below its own folder only.
+    for hook in item.ihook.pytest_runtest_protocol.get_hookimpls():
         idle = hook.plugin_name == "rerunfailures" and not reruns
         if not (hook.wrapper or hook.hookwrapper or idle or hook.plugin_name in _RUNNERS):
             return True
