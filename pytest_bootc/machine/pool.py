@@ -327,8 +327,12 @@ class VM:
             yield Deadline.after(self._boot_seconds)
         except BootcTestError as error:
             self.timeline.note(f"{machine.name} did not come up: {error.brief}")
-            self.failure = BootFailure(error, _console_end(machine), evidence=self.examiner(machine, error))
-            self.release()
+            if machine is self._machine:
+                # It has booted before: what a test has done to it, another one need not suffer from.
+                self.trouble = error
+            else:
+                self.failure = BootFailure(error, _console_end(machine), evidence=self.examiner(machine, error))
+                self.release()
             raise
         self.timeline.note(f"{machine.name} is ready")
 

@@ -5,7 +5,15 @@ from pathlib import Path
 import pytest
 
 from pytest_bootc.deadline import Deadline
-from pytest_bootc.errors import BootError, BootTimeoutError, ConfigError, ImageError, ProvisionError, WaitTimeoutError
+from pytest_bootc.errors import (
+    BootError,
+    BootTimeoutError,
+    ConfigError,
+    GuestError,
+    ImageError,
+    ProvisionError,
+    WaitTimeoutError,
+)
 from pytest_bootc.machine.base import HasConsole, HasControl, HasCrash, HasScreenshot, Machine, PowerState, load_backend
 from pytest_bootc.machine.fake import FakeBackend, FakeMachine, Script
 from pytest_bootc.model import MachineSpec, RunConfig
@@ -80,7 +88,7 @@ def test_the_control_channel(backend: FakeBackend) -> None:
         assert machine.control("uname -s", soon()) == (0, "Linux")
         assert machine.control("false", soon()) == (1, "")
         assert machine.control("date", soon())[0] == 127
-        with pytest.raises(WaitTimeoutError, match="no answer"):
+        with pytest.raises(GuestError, match="no answer"):
             machine.control("sleep 5", soon())
 
 

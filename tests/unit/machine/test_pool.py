@@ -6,11 +6,23 @@ from pathlib import Path
 
 import pytest
 
-from pytest_bootc.errors import BackendError, BootError, ProvisionError
-from pytest_bootc.machine.fake import FakeMachine, Script
+from pytest_bootc.deadline import Deadline
+from pytest_bootc.errors import (
+    BackendError,
+    Blame,
+    BootcTestError,
+    BootError,
+    CrashError,
+    GuestError,
+    MachineLostError,
+    ProvisionError,
+)
+from pytest_bootc.machine import pool
+from pytest_bootc.machine.fake import Answer, FakeMachine, Script
 from pytest_bootc.machine.pool import VM, Pool
-from pytest_bootc.model import GoldenDisk, MachineSpec
+from pytest_bootc.model import Finding, GoldenDisk, MachineSpec, Trouble
 
+Heard = list[tuple[Trouble | None, str]]
 SMALL, BIG = MachineSpec(memory_mib=512), MachineSpec(memory_mib=1024)
 
 
@@ -26,13 +38,18 @@ class Backend:
         self.boots = boots
         self.events: list[str] = []
         self.refuses = False
+        self.answers: tuple[Answer, ...] = ()
+        self.console = ""
 
     @contextmanager
     def provision(self, spec: MachineSpec, disk: GoldenDisk | None) -> Iterator[FakeMachine]:
         self.events.append(f"provision {spec.memory_mib}")
         if self.refuses:
             raise ProvisionError("no room")
-        yield FakeMachine(f"m{len(self.events)}", Script(boots=self.boots), self.folder)
+        script = Script(boots=self.boots, console=self.console, control=self.answers)
+        folder = self.folder / str(len(self.events))
+        folder.mkdir()
+        yield FakeMachine(f"m-{len(self.events)}", script, folder)
         self.events.append("release")
 
 
@@ -42,8 +59,19 @@ def backend(tmp_path: Path) -> Backend:
 
 
 @pytest.fixture
-def vm(backend: Backend) -> VM:
-    return VM(backend, boot_seconds=0.05, missing=LackingError)
+def heard() -> Heard:
+    """What the listener was told."""
+    return []
+
+
+@pytest.fixture
+def vm(backend: Backend, heard: Heard) -> Iterator[VM]:
+    def listen(vm: VM, finding: Finding | None, error: BootcTestError) -> None:
+        heard.append((finding and finding.kind, error.brief))
+
+    handle = VM("image", backend, boot_seconds=0.05, missing=LackingError, listener=listen)
+    yield handle
+    handle.release()
 
 
 def test_the_same_shape_is_the_same_machine(vm: VM, backend: Backend) -> None:
@@ -96,13 +124,148 @@ def test_a_machine_that_was_released_is_booted_anew(vm: VM, backend: Backend) ->
 
 
 @pytest.mark.parametrize("act", [VM.reboot, VM.start])
-def test_a_failed_reboot_ends_the_machine(vm: VM, backend: Backend, act: Callable[[VM], None]) -> None:
+def test_after_a_failed_reboot_there_is_another_machine(vm: VM, backend: Backend, act: Callable[[VM], None]) -> None:
     backend.boots = ("ready", "panic")
     vm.use(SMALL, None)
+    name = vm.name
     with pytest.raises(BootError):
         act(vm)
-    assert vm.running is None
-    assert vm.failure is not None
+    assert vm.running is not None
+    assert isinstance(vm.trouble, BootError)
+    vm.use(SMALL, None)
+    assert vm.name != name
+    with pytest.raises(BootError):
+        act(vm)
+    with pytest.raises(BootError, match=r"the image brought down 2 machines, and gets no other: the kernel panicked"):
+        vm.use(SMALL, None)
+    assert backend.events.count("provision 512") == 2
+
+
+def test_a_machine_that_dies_is_replaced(vm: VM, backend: Backend, heard: Heard) -> None:
+    backend.answers = (Answer("panic", prints="[ 1.0] Kernel panic - not syncing: x\n"),)
+    vm.use(SMALL, None)
+    name = vm.name
+    assert vm.look() is None
+    vm.control("panic")
+    assert isinstance(vm.look(), CrashError)
+    assert heard == [(Trouble.PANIC, "the guest is in trouble: panic: [ 1.0] Kernel panic - not syncing: x")]
+    assert [finding.kind for finding in vm.findings()] == [Trouble.PANIC]
+    vm.use(SMALL, None)
+    assert vm.name != name
+    assert vm.trouble is None
+    assert vm.findings() == []
+
+
+def test_what_did_not_kill_it_does_not_replace_it(vm: VM, backend: Backend, heard: Heard) -> None:
+    backend.answers = (Answer("eat", prints="[ 1.0] Out of memory: Killed process 1\n"),)
+    vm.use(SMALL, None)
+    name = vm.name
+    vm.control("eat")
+    assert vm.look() is None
+    vm.use(SMALL, None)
+    assert vm.name == name
+    assert [kind for kind, _ in heard] == [Trouble.OOM]
+
+
+def test_what_a_boot_prints_is_found_and_ends_nothing(vm: VM, backend: Backend, heard: Heard) -> None:
+    backend.console = "[ 1.0] Out of memory: Killed process 1\n"
+    vm.use(SMALL, None)
+    vm.reboot()
+    assert [finding.kind for finding in vm.findings()] == [Trouble.OOM, Trouble.OOM]
+    assert vm.look() is None
+    assert heard == []
+
+
+def test_the_laboratory_may_lose_some_machines(vm: VM, backend: Backend) -> None:
+    backend.answers = (Answer("kill", loses="QEMU was ended by signal 9"),)
+    for _ in range(3):
+        vm.use(SMALL, None)
+        with pytest.raises(GuestError):
+            vm.control("kill", Deadline.after(0.01))
+        assert isinstance(vm.look(), MachineLostError)
+    vm.use(SMALL, None)
+    with pytest.raises(GuestError):
+        vm.control("kill", Deadline.after(0.01))
+    with pytest.raises(MachineLostError, match="the laboratory lost 4 machines, and gets no other: QEMU was ended"):
+        vm.use(SMALL, None)
+    assert backend.events.count("provision 512") == 4
+    # Another shape is another matter.
+    vm.use(BIG, None)
+
+
+def test_a_machine_that_was_switched_off_is_replaced(vm: VM, backend: Backend) -> None:
+    vm.use(SMALL, None)
+    for _ in range(3):
+        vm.stop()
+        assert vm.look() is None
+        vm.use(SMALL, None)
+    assert backend.events.count("provision 512") == 4
+
+
+def test_a_condemned_machine_is_replaced_and_a_failure_forgotten(vm: VM, backend: Backend) -> None:
+    vm.use(SMALL, None)
+    for _ in range(5):
+        vm.condemn()
+        vm.use(SMALL, None)
+    backend.refuses = True
+    vm.condemn()
+    with pytest.raises(ProvisionError):
+        vm.use(SMALL, None)
+    backend.refuses = False
+    vm.condemn()
+    vm.use(SMALL, None)
+    assert vm.failure is None
+
+
+def test_a_guest_that_answers_is_not_in_question(vm: VM, backend: Backend) -> None:
+    backend.answers = (Answer(":"),)
+    assert vm.question() is None
+    vm.use(SMALL, None)
+    assert vm.question() is None
+
+
+def test_a_guest_that_does_not_answer_hangs(vm: VM, backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool, "_LAST_CHANCE_SECONDS", 0.1)
+    backend.answers = (Answer(":", hang=True),)
+    vm.use(SMALL, None)
+    found = vm.question()
+    assert isinstance(found, CrashError)
+    assert found.brief.startswith("the guest hangs: ")
+    assert vm.trouble is found
+
+
+def test_a_lost_machine_is_not_asked(vm: VM, backend: Backend) -> None:
+    backend.answers = (Answer("kill", loses="the host's disk is full"),)
+    vm.use(SMALL, None)
+    with pytest.raises(GuestError):
+        vm.control("kill", Deadline.after(0.01))
+    found = vm.question()
+    assert isinstance(found, MachineLostError)
+    assert found.blame is Blame.LAB
+
+
+def test_what_is_under_way_can_be_interrupted(vm: VM) -> None:
+    told: list[BootcTestError] = []
+    error = CrashError("dead")
+    with vm.when_interrupted(told.append):
+        vm.interrupt(error)
+    vm.interrupt(error)
+    assert told == [error]
+
+
+def test_a_timeline_of_it_all(vm: VM) -> None:
+    vm.use(SMALL, None)
+    vm.reboot()
+    vm.release()
+    name = "m-1"
+    assert [text for _, text in vm.timeline.events()] == [
+        "a machine is made",
+        f"{name} is booted",
+        f"{name} is ready",
+        f"{name} is rebooted",
+        f"{name} is ready",
+        f"{name} is ended",
+    ]
 
 
 def test_those_who_are_connected_hear_of_each_boot(vm: VM) -> None:
@@ -131,9 +294,10 @@ def test_the_pool_has_one_handle_per_subject_and_loads_the_backend_when_it_is_ne
         loaded.append(1)
         return backend
 
-    pool = Pool(load, boot_seconds=1, missing=LackingError)
-    assert pool.find("a") is None
+    vms = Pool(load, boot_seconds=1, missing=LackingError, listener=lambda vm, finding, error: None)
+    assert vms.find("a") is None
     assert not loaded
-    assert pool.vm("a") is pool.vm("a") is pool.find("a")
-    assert pool.vm("b") is not pool.vm("a")
+    assert vms.vm("a") is vms.vm("a") is vms.find("a")
+    assert vms.vm("b") is not vms.vm("a")
+    assert vms.vm("a").subject == "a"
     assert loaded == [1]
