@@ -18,11 +18,11 @@ from pathlib import Path
 import allure
 import allure_commons
 import pytest
-from allure_commons.model2 import Label, Parameter, Status, StatusDetails, TestResult
+from allure_commons.model2 import Label, Parameter, StatusDetails, TestResult
 from allure_commons.types import AttachmentType
 
 from pytest_bootc.model import Scope
-from pytest_bootc.verdict import State
+from pytest_bootc.verdict import State, shown
 
 # Allure 2 sorts failures by these, and sees no labels; Allure 3 has its own, in allurerc.json.
 _CATEGORIES = [
@@ -37,14 +37,6 @@ _CLASS = re.compile(r"^(?:pytest_bootc\.errors\.\w+|AssertionError): ")
 _FLAKY = "it passed only when it was tried again"
 _STATE = "state"
 _SCOPE = "scope"
-_STATUSES = {
-    State.SKIP: Status.SKIPPED,
-    State.PASS: Status.PASSED,
-    State.INFRA: Status.BROKEN,
-    State.USAGE: Status.BROKEN,
-    State.FLAKY: Status.FAILED,
-    State.FAIL: Status.FAILED,
-}
 
 
 @dataclass(frozen=True, repr=False)
@@ -96,7 +88,7 @@ class StatusByState:
             return
         state = State(said[_STATE])
         _set_labels(result, {name: said[name] for name in (_STATE, _SCOPE) if name in said})
-        result.status = _STATUSES[state]
+        result.status = _status(state)
         result.name = name_without(result.name, said.get("parentSuite", ""))
         result.description = result.description and inspect.cleandoc(result.description)
         if state is State.FLAKY:
@@ -118,6 +110,10 @@ def name_without(name: str, subject: str) -> str:
         return name
     parameters = f"-{rest[:-1]}-".replace(f"-{subject}-", "-", 1).strip("-")
     return f"{test}[{parameters}]" if parameters else test
+
+
+def _status(state: State) -> str:
+    return shown(state, "call").allure  # which is the same in all phases
 
 
 def _set_labels(result: TestResult, labels: Mapping[str, str]) -> None:
@@ -152,7 +148,7 @@ def add_lost(nodeid: str, subject: str, suite: str | None, message: str) -> None
         uuid=str(uuid.uuid4()),
         name=name_without(test, subject),
         fullName=f"{'.'.join((module, *classes))}#{name}",
-        status=_STATUSES[State.INFRA],
+        status=_status(State.INFRA),
         statusDetails=StatusDetails(message=message),
         labels=[Label(kind, text) for kind, text in labels.items() if text],
         parameters=[Parameter("image", subject)] if f"[{subject}" in test else [],
