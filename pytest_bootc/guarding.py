@@ -122,7 +122,7 @@ def watched_by(item: pytest.Item, image: str) -> Watched:
     """
     expected: set[Trouble] = set()
     for mark in item.iter_markers("expects_trouble"):
-        strangers = [word for word in mark.args if word not in _WORDS]
+        strangers = [word for word in (*mark.args, *(mark.kwargs.keys() - {"reason"})) if word not in tuple(_WORDS)]
         if strangers or not mark.args or not str(mark.kwargs.get("reason", "")).strip():
             what = f"does not know {strangers[0]!r}" if strangers else "needs words, and a reason"
             raise ConfigError(
