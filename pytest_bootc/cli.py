@@ -10,8 +10,9 @@ from pathlib import Path
 
 from pytest_bootc.errors import Blame, BootcTestError
 
-# The exit statuses are those of runs; 2 is argparse's own.
+# The exit statuses are those of runs; 2 is also argparse's own.
 _GOOD = 0
+_INTERRUPTED = 2
 _STATUSES = {Blame.USAGE: 4, Blame.LAB: 10, Blame.IMAGE: 1}
 
 
@@ -28,6 +29,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BootcTestError as error:
         sys.stderr.write(f"pytest-bootc: error: {error}\n")
         return _STATUSES[error.blame]
+    except KeyboardInterrupt:
+        sys.stderr.write("pytest-bootc: interrupted\n")
+        return _INTERRUPTED
     return _GOOD
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import struct
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from pytest_bootc.deadline import Deadline, wait_until
 from pytest_bootc.reports.generator import VERSION
 
 pytestmark = pytest.mark.integration
@@ -189,6 +191,25 @@ def test_what_a_failing_allure_says(runs: tuple[Path, Path], report: Report, tmp
     assert "out of luck" in made.stderr
     assert (everything(output), history.read_text()) == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bin", "elsewhere", "history", "site"]
+
+
+def test_an_interrupt_leaves_nothing_behind(runs: tuple[Path, Path], tmp_path: Path) -> None:
+    programs, begun = tmp_path / "bin", tmp_path / "begun"
+    programs.mkdir()
+    slow = programs / "allure"
+    slow.write_text(f'#!/bin/sh\n[ "$1" = --version ] && {{ echo 3.99.1; exit; }}\n: >"{begun}"\nexec sleep 120\n')
+    slow.chmod(0o755)
+    words = [Path(sys.executable).with_name("pytest-bootc"), "report", runs[0], "-o", tmp_path / "site"]
+    env = {**os.environ, "PATH": f"{programs}:{os.environ['PATH']}"}
+    history = ["--history", tmp_path / "history"]
+    with subprocess.Popen([*words, *history], env=env, stderr=subprocess.PIPE, text=True) as making:
+        wait_until(begun.exists, Deadline.after(60), what="allure")
+        making.send_signal(signal.SIGINT)
+        _, told = making.communicate(timeout=30)
+    assert making.returncode == 2
+    assert told.splitlines()[-1] == "pytest-bootc: interrupted"
+    assert "Traceback" not in told
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["begun", "bin"]
 
 
 def test_what_cannot_be_read_or_written(runs: tuple[Path, Path], report: Report, tmp_path: Path) -> None:
