@@ -160,7 +160,7 @@ def _commands() -> str:
     (commands,) = (action.choices for action in whole._actions if isinstance(action, argparse._SubParsersAction))
     parts = [
         _heading(f"The command {whole.prog}"),
-        "Its exit statuses are those of runs; 2 is a mistake in its options.\n",
+        "Its exit statuses are those of runs; a mistake in its options gives 2.\n",
     ]
     for name, command in commands.items():
         rows = [
