@@ -18,6 +18,7 @@ from pytest_bootc.verdict import (
     heaviest,
     shown,
     state_of,
+    table,
 )
 
 PHASES = ("setup", "call", "teardown")
@@ -256,7 +257,8 @@ def test_outcomes_are_told_by_subject_in_their_order() -> None:
     tally = Tally()
     for nodeid, subject in (("a", "one"), ("b", "two"), ("c", "one"), ("d", "")):
         tally.add(outcome(nodeid, State.PASS, subject))
-    assert [each.nodeid for each in tally.of("one")] == ["a", "c"]
+    # A name that comes from another process is another object.
+    assert [each.nodeid for each in tally.of("".join(["o", "ne"]))] == ["a", "c"]
     assert [each.nodeid for each in tally.of("")] == ["d"]
     assert tally.counts("two") == {State.PASS: 1}
     assert tally.counts("three") == {}
@@ -287,6 +289,27 @@ def test_how_a_phase_is_shown(state: State, phase: str, expected: Shown) -> None
     assert shown(state, phase) == expected
 
 
+def test_the_table_of_states() -> None:
+    told = [(cell.state.value, cell.phase, cell.status) for cell in table()]
+    assert told == [
+        ("fail", "setup", 1),
+        ("fail", "call", 1),
+        ("fail", "teardown", 1),
+        ("flaky", "call", 1),
+        ("usage", "setup", 4),
+        ("usage", "call", 4),
+        ("usage", "teardown", 4),
+        ("infra", "setup", 10),
+        ("infra", "call", 10),
+        ("infra", "teardown", 10),
+        ("pass", "call", 0),
+        ("skip", "setup", 5),
+        ("skip", "call", 5),
+    ]
+    assert all(isinstance(cell.status, ExitStatus) for cell in table())
+    assert [cell.shown for cell in table()] == [shown(cell.state, cell.phase) for cell in table()]
+
+
 @pytest.mark.parametrize(
     ("states", "words"),
     [
@@ -312,6 +335,7 @@ def test_the_verdict_in_words(states: tuple[State, ...], words: str) -> None:
         (Outcome("a", "image", State.PASS), "state"),
         (SubjectVerdict("a", "", "", None, ()), "outcomes"),
         (shown(State.PASS, "call"), "word"),
+        (table()[0], "status"),
     ],
 )
 def test_what_is_told_does_not_change_any_more(value: object, field: str) -> None:
