@@ -31,6 +31,7 @@ from pytest_bootc.model import Finding, Trouble
 from pytest_bootc.reports import junit
 
 _CHECK_SECONDS = 20.0
+_LONGEST_CHECK_SECONDS = 60.0
 _WORDS = {kind.value: kind for kind in Trouble}
 
 
@@ -99,7 +100,9 @@ class Guard:
         if not isinstance(machine, HasControl) or machine.power_state() is not PowerState.RUNNING:
             return ledger.enter_console(console)
         slowness = machine.facts.time_factor
-        _, output = machine.control(health.CHECK, Deadline.after(_CHECK_SECONDS * slowness))
+        _, output = machine.control(
+            health.CHECK, Deadline.after(min(_CHECK_SECONDS * slowness, _LONGEST_CHECK_SECONDS))
+        )
         return ledger.enter(health.parse(output), console, time.monotonic(), slowness)
 
 

@@ -114,12 +114,11 @@ def processes_file(text: str) -> str:
 
     The times are when a process was started, in seconds since the guest booted, and how much of a processor it had.
     """
-    head, _, rest = text.partition("\n\n")
     processes: dict[int, _Process] = {}
-    for pid, name, number in _STATUS.findall(rest):
+    for pid, name, number in _STATUS.findall(text):
         processes.setdefault(int(pid), _Process()).numbers[name] = number
-    parts = _HEADER.split(_STATUS.sub("", rest))
-    for pid, kind, content in zip(parts[1::3], parts[2::3], parts[3::3], strict=True):
+    head, *parts = _HEADER.split(_STATUS.sub("", text))
+    for pid, kind, content in zip(parts[::3], parts[1::3], parts[2::3], strict=True):
         setattr(processes.setdefault(int(pid), _Process()), kind, content.removesuffix("\n"))
     asked = {pid for pid, process in processes.items() if OWN_MARK in process.cmdline}
     for pid in sorted(processes):
@@ -128,7 +127,13 @@ def processes_file(text: str) -> str:
             asked.add(pid)
     columns = ("PID", "PPID", "UID", "S", "STARTED", "CPU", "RSS/KiB", "WAITS IN", "COMMAND")
     rows = [_row(pid, process) for pid, process in sorted(processes.items()) if process.stat and pid not in asked]
-    return f"{head}\n\n{table(columns, rows)}"
+    return f"{_load(head)}\n\n{table(columns, rows)}"
+
+
+def _load(head: str) -> str:
+    """What stands before the processes: the load, and the first lines of meminfo."""
+    lines = [line for line in head.splitlines() if line and not line.startswith("==>")]
+    return "\n".join(lines[:4])
 
 
 def _row(pid: int, process: _Process) -> Sequence[str]:

@@ -322,7 +322,13 @@ class QemuMachine:
         last = "nothing"
         while not deadline.expired():
             self._look_for_the_end(printed)
-            event = self._next_event(deadline.sooner(0.5))
+            try:
+                event = self._next_event(deadline.sooner(0.5))
+            except BackendError:
+                # QEMU closes its end a moment before we hear how it ended, which says whose fault that was.
+                with suppress(WaitTimeoutError):
+                    wait_until(lambda: self._look_for_the_end(printed), deadline.sooner(_SHORT), what="QEMU to end")
+                raise
             if event is None:
                 continue
             last = event.word
@@ -333,6 +339,9 @@ class QemuMachine:
             elif event.word == "ready" and event.boot_id != self._boot_id:
                 self._boot_id = event.boot_id
                 return
+        lost = self.questioned(Deadline.after(_SHORT))
+        if lost is not None:
+            raise lost
         raise BootTimeoutError(
             f"the guest was not ready within {deadline.seconds:.0f} s (the last that it said: {last})",
             details=self._console.tail(),
@@ -354,12 +363,11 @@ class QemuMachine:
                     resolution="try again, with a newer QEMU if it happens often, or with --vm-cpus 1",
                 )
             raise BootError(f"the image did not come up: {line}", details=self._console.tail())
-        status = self._processes.ended("qemu")
-        if status is not None:
-            log = self._folder.file("qemu.log").read_text(errors="replace")[-2000:]
-            if status == 0:
-                raise BootError("the guest powered off while it booted", details=self._console.tail())
-            raise ProvisionError(f"QEMU ended with status {status} while the guest booted", details=log)
+        lost = self.lost()
+        if lost is not None:
+            raise lost
+        if self._processes.ended("qemu") is not None:
+            raise BootError("the guest powered off while it booted", details=self._console.tail())
 
     def _require_qmp(self) -> QMPClient:
         if self._qmp is None:

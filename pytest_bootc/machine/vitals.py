@@ -33,10 +33,9 @@ class Vitals:
         """Why QEMU does not run its guest any more, if it does not, and neither we nor the guest ended it."""
         if self._expected:
             return None
-        for name in ("qemu", "storage"):
+        for name, by_itself in _BY_ITSELF.items():
             status = processes.ended(name)
-            # A guest that powers off ends QEMU with 0, and then the supervisor ends the storage daemon by SIGTERM.
-            if status is not None and status not in (0, -signal.SIGTERM):
+            if status is not None and status not in by_itself:
                 return MachineLostError(f"the {_PROGRAMS[name]} {_ended(status)}", details=self._last_words())
         event = None if qmp is None else qmp.take_event(("BLOCK_IO_ERROR", "SHUTDOWN"))
         if event is not None:
@@ -77,6 +76,8 @@ class Vitals:
             return ""
 
 
+# A guest that powers off ends QEMU with 0, and then the supervisor ends the storage daemon by SIGTERM.
+_BY_ITSELF = {"qemu": (0,), "storage": (0, -signal.SIGTERM)}
 _PROGRAMS = {"qemu": "QEMU process", "storage": "storage daemon of QEMU"}
 
 
