@@ -30,7 +30,11 @@ _SCREENSHOT_SECONDS = 1.5
 _SCREENSHOT_LIMIT = 4 << 20
 # For the guest's own sources, with KVM; in emulation up to so many times more.
 _GUEST_SECONDS = 2
-_GUEST_SECONDS_RANGE = (2, 5)
+_GUEST_SECONDS_RANGE = (2, 7)
+# For how long a guest may be silent before it counts as frozen; the latter per unit of how much slower it is.
+_SILENCE_SECONDS = 2.0
+_SILENCE_SECONDS_OF_SLOW = 0.25
+_MOST_SILENCE_SECONDS = 4.0
 _ANSWER_SECONDS = 2.5
 _HOST_SECONDS = 0.5
 _SHOWN_ERROR = 300
@@ -95,6 +99,9 @@ class Examination:
         if beyond is not None:
             return f"[the guest was not asked: {redact(beyond)}]\n"
         factor = self._machine.facts.time_factor
+        # A frozen guest is not to cost what a slow one may have.
+        silence = min(_SILENCE_SECONDS + _SILENCE_SECONDS_OF_SLOW * factor, _MOST_SILENCE_SECONDS)
+        control(":", self._deadline.sooner(silence))
         seconds = min(max(math.ceil(_GUEST_SECONDS * factor), _GUEST_SECONDS_RANGE[0]), _GUEST_SECONDS_RANGE[1])
         seconds = min(seconds, int(self._deadline.remaining() - _ANSWER_SECONDS - _HOST_SECONDS))
         if seconds < 1:

@@ -147,7 +147,7 @@ def test_evidence_is_taken_over_it(home, sshd, tmp_path):
     vm.release()
 
     assert files.keys() >= {"journal.txt", "units.txt", "mounts.txt", "processes.txt", "versions.txt", "timeline.txt"}
-    assert f"kernel: Linux {os.uname().release}" in files["versions.txt"]
+    assert f"kernel: Linux version {os.uname().release}" in files["versions.txt"]
     assert str(os.getpid()) in [line.split()[0] for line in files["processes.txt"].splitlines() if line]
 
 

@@ -45,7 +45,7 @@ def process(pid: int, parent: int, name: str, arguments: str, wchan: str = "0") 
 
 
 def test_processes_are_a_table_without_secrets_and_without_those_that_asked() -> None:
-    text = "0.1 0.2 0.3 1/2 3\n\n" + "".join(
+    text = "==> /proc/loadavg <==\n0.1 0.2 0.3 1/2 3\n\n==> /proc/meminfo <==\n" + "".join(
         (
             process(1, 0, "systemd", "/sbin/init\0--token\0hunter2\0", "ep_poll"),
             process(2, 0, "kthreadd", ""),
