@@ -18,7 +18,15 @@ from pathlib import Path
 import allure
 import allure_commons
 import pytest
-from allure_commons.model2 import Label, Parameter, StatusDetails, TestResult
+from allure_commons.model2 import (
+    Label,
+    Parameter,
+    StatusDetails,
+    TestAfterResult,
+    TestBeforeResult,
+    TestResult,
+    TestResultContainer,
+)
 from allure_commons.types import AttachmentType
 
 from pytest_bootc.model import Scope
@@ -34,6 +42,7 @@ _CATEGORIES = [
 # Whatever else there is, HTML of a guest among it, is shown as text.
 _TYPES = {".png": AttachmentType.PNG, ".svg": AttachmentType.SVG, ".json": AttachmentType.JSON}
 _CLASS = re.compile(r"^(?:pytest_bootc\.errors\.\w+|AssertionError): ")
+_FINALISER = re.compile(r"::[0-9]+$")
 _FLAKY = "it passed only when it was tried again"
 _STATE = "state"
 _SCOPE = "scope"
@@ -101,6 +110,20 @@ class StatusByState:
             result.statusDetails.message = _CLASS.sub("", result.statusDetails.message, count=1)
             if state.red:
                 self._failures[result.historyId] = result.statusDetails.message
+
+    @allure_commons.hookimpl(tryfirst=True)
+    def report_container(self, container: TestResultContainer) -> None:
+        """Called for each fixture when it is done: what is nobody's concern while it works is left out."""
+        container.befores = [step for step in container.befores if _is_told(step)]
+        container.afters = [step for step in container.afters if _is_told(step)]
+        for step in container.afters:
+            step.name = _FINALISER.sub("", step.name)
+
+
+def _is_told(step: TestBeforeResult | TestAfterResult) -> bool:
+    # pytest's own finalisers have no status, for allure-pytest never hears of their end.
+    inner = step.name.startswith("_") or step.name.endswith("::<lambda>")
+    return not inner or step.status not in (None, "passed")
 
 
 def name_without(name: str, subject: str) -> str:

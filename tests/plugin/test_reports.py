@@ -260,6 +260,37 @@ def test_a_run_that_was_cut_off_says_so(
     assert error["message"] == "cut off: 1 tests were not run: test_a.py::test_never[server:v1]"
 
 
+def test_fixtures_are_told_and_what_is_inside_is_not(judge: Judge, pytester: pytest.Pytester, tmp_path: Path) -> None:
+    pytester.makepyfile(
+        """
+        import pytest
+
+        @pytest.fixture
+        def prepared(vm):
+            yield
+            assert False
+
+        @pytest.fixture
+        def _inner(vm): pass
+
+        @pytest.fixture
+        def _broken(vm): raise OSError("no bus")
+
+        def test_it(prepared, _inner): pass
+        def test_other(_broken): pass
+        """
+    )
+    judge(f"--alluredir={tmp_path / 'allure'}")
+    told: dict[str, set[tuple[str, str]]] = {"befores": set(), "afters": set()}
+    for path in (tmp_path / "allure").glob("*-container.json"):
+        container = json.loads(path.read_text())
+        for part, steps in told.items():
+            steps |= {(step["name"], step["status"]) for step in container.get(part, ())}
+    fixtures = {"prepared", "vm", "image", "golden_disk", "machine_spec"}
+    assert told["befores"] == {(name, "passed") for name in fixtures} | {("_broken", "broken")}
+    assert told["afters"] == {("prepared", "failed"), ("vm", "passed")}
+
+
 def test_nothing_stays_behind_in_allure(judge: Judge, pytester: pytest.Pytester, tmp_path: Path) -> None:
     before = set(allure_commons.plugin_manager.get_plugins())
     pytester.makepyfile(
