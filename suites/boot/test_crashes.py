@@ -23,8 +23,8 @@ def test_the_console_is_clean(vm: VM, exemptions: Exempting) -> None:
     # Not judged where the machine has none.
     vm.console_log()
     found = exemptions.without(vm.findings())
-    told = "\n".join(f"  {finding}" for finding in found)
-    assert not found, f"the console shows trouble:\n{told}"
+    told = "\n".join(str(finding) for finding in found)
+    assert not found, f"the console shows trouble: {told}"
 
 
 def test_the_kernel_is_well(guest: Guest) -> None:
