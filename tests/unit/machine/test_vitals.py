@@ -8,7 +8,7 @@ import shutil
 import signal
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -72,6 +72,7 @@ class Monitor:
 
     def __init__(self, path: Path) -> None:
         self.status: object = {"status": "running", "running": True}
+        self.when_asked: Callable[[], None] = lambda: None
         self._listener = socket.socket(socket.AF_UNIX)
         self._listener.bind(str(path))
         self._listener.listen()
@@ -94,7 +95,10 @@ class Monitor:
         with self._connection.makefile("rb") as lines:
             for line in lines:
                 request = json.loads(line)
-                answer = {} if request["execute"] == "qmp_capabilities" else self.status
+                answer: object = {}
+                if request["execute"] != "qmp_capabilities":
+                    self.when_asked()
+                    answer = self.status
                 if answer == "":
                     self._connection.shutdown(socket.SHUT_RDWR)
                 elif answer is not None:
@@ -118,7 +122,7 @@ def test_a_machine_that_runs_is_not_lost(host: Host, monitor: Monitor) -> None:
 
 
 @pytest.mark.parametrize(
-    ("number", "name"), [(signal.SIGKILL, "SIGKILL"), (signal.SIGABRT, "SIGABRT"), (signal.SIGSEGV, "SIGSEGV")]
+    ("number", "name"), [(signal.SIGKILL, "SIGKILL"), (signal.SIGABRT, "SIGABRT"), (signal.SIGTERM, "SIGTERM")]
 )
 def test_qemu_is_ended_by_a_signal(host: Host, number: int, name: str) -> None:
     host.start()
@@ -180,6 +184,13 @@ def test_what_was_ended_on_purpose_is_not_lost(host: Host, monitor: Monitor) -> 
     host.has_ended()
     monitor.status = None
     assert host.lost(monitor.client) is None
+    assert host.vitals.questioned(host.processes, monitor.client, Deadline.after(0.2)) is None
+
+
+def test_who_ends_it_on_purpose_asks_nothing(host: Host, monitor: Monitor) -> None:
+    host.start()
+    host.vitals.expect_the_end()
+    monitor.status = None
     assert host.vitals.questioned(host.processes, monitor.client, Deadline.after(0.2)) is None
 
 
@@ -319,6 +330,19 @@ def test_the_death_of_qemu_says_more_than_its_silence(host: Host, monitor: Monit
     loss = host.vitals.questioned(host.processes, monitor.client, soon())
     assert loss is not None
     assert loss.brief.startswith("the QEMU process was ended by signal 9")
+
+
+def test_qemu_dies_while_it_is_asked(host: Host, monitor: Monitor) -> None:
+    def die() -> None:
+        host.send("qemu", signal.SIGABRT)
+        host.has_ended()
+
+    host.start()
+    monitor.when_asked = die
+    monitor.status = ""
+    loss = host.vitals.questioned(host.processes, monitor.client, soon())
+    assert loss is not None
+    assert loss.brief == "the QEMU process was ended by signal 6 (SIGABRT)"
 
 
 def test_a_guest_that_powered_off_is_not_asked(host: Host, monitor: Monitor) -> None:
