@@ -35,7 +35,9 @@ _GUEST_SECONDS_RANGE = (2, 7)
 _SILENCE_SECONDS = 2.0
 _SILENCE_SECONDS_OF_SLOW = 0.25
 _MOST_SILENCE_SECONDS = 4.0
-_ANSWER_SECONDS = 2.5
+_ANSWER_SECONDS = 1.0
+_ANSWER_ROUND_TRIPS = 4
+_MOST_ANSWER_SECONDS = 4.5
 _HOST_SECONDS = 0.5
 _SHOWN_ERROR = 300
 _BEFORE_ALL = -1e9  # on the monotonic clock: before any guest booted
@@ -101,15 +103,19 @@ class Examination:
         factor = self._machine.facts.time_factor
         # A frozen guest is not to cost what a slow one may have.
         silence = min(_SILENCE_SECONDS + _SILENCE_SECONDS_OF_SLOW * factor, _MOST_SILENCE_SECONDS)
+        asked = time.monotonic()
         control(":", self._deadline.sooner(silence))
+        round_trip = time.monotonic() - asked
         seconds = min(max(math.ceil(_GUEST_SECONDS * factor), _GUEST_SECONDS_RANGE[0]), _GUEST_SECONDS_RANGE[1])
-        seconds = min(seconds, int(self._deadline.remaining() - _ANSWER_SECONDS - _HOST_SECONDS))
+        # For its shells to begin and to send what they have, when the time of the sources is up.
+        aside = min(_ANSWER_SECONDS + _ANSWER_ROUND_TRIPS * round_trip, _MOST_ANSWER_SECONDS)
+        seconds = min(seconds, int(self._deadline.remaining() - aside - _HOST_SECONDS))
         if seconds < 1:
             raise GuestError("there was no time left to ask the guest")
         # A test's first moments are not to be missed because the guest took its time to look at its clock.
         elapsed = time.monotonic() - self._began.at + 0.1 * (1 + factor)
         wanted = sources(elapsed)
-        status, output = control(request(wanted, factor, seconds), self._deadline.sooner(seconds + _ANSWER_SECONDS))
+        status, output = control(request(wanted, factor, seconds), self._deadline.sooner(seconds + aside))
         answers = split(output, wanted)
         if not answers:
             raise GuestError(f"the guest's shell ended with status {status}, and printed {output[-_SHOWN_ERROR:]!r}")

@@ -29,8 +29,10 @@ def ask(shell: list[str], tmp_path: Path) -> Ask:
     return partial(asked, tmp_path / "output", shell)
 
 
-def asked(output: Path, shell: list[str], wanted: list[Source], seconds: int = 5) -> dict[str, Answer]:
-    command = [*shell, request(wanted, 1, seconds)]
+def asked(
+    output: Path, shell: list[str], wanted: list[Source], seconds: int = 5, factor: float = 1
+) -> dict[str, Answer]:
+    command = [*shell, request(wanted, factor, seconds)]
     into = 'output=$1; shift; "$@" >"$output" 2>&1 </dev/null'
     run(["sh", "-c", into, "sh", str(output), *command], deadline=Deadline.after(20), check=False)
     return split(output.read_text(), wanted)
@@ -95,6 +97,25 @@ def test_when_the_whole_time_is_up_there_is_what_came_before(ask: Ask) -> None:
     }, "and no shell says that another was killed"
 
 
+def test_two_rows_are_taken_at_a_time(ask: Ask) -> None:
+    wanted = [
+        Source("one", "sleep 1; echo there", 2, 100),
+        Source("two", "sleep 1; echo there", 2, 100, aside=True),
+        Source("three", "echo there", 2, 100, endless=True, aside=True),
+    ]
+    began = time.monotonic()
+    assert ask(wanted) == dict.fromkeys(("one", "two", "three"), Answer("there\n"))
+    assert time.monotonic() - began < 1.9
+
+
+def test_a_row_that_hangs_does_not_hold_up_the_other(ask: Ask) -> None:
+    late = "the time for all of the evidence was up"
+    for aside in (False, True):
+        hangs = [Source("hangs", "echo begun; sleep 10", 4, 100, aside=aside), Source("late", "", 1, 100, aside=aside)]
+        answers = ask([*hangs, Source("other", "echo there", 1, 100, aside=not aside)], 1)
+        assert answers == {"hangs": Answer("begun\n", late), "other": Answer("there\n")}
+
+
 def test_what_is_only_asked_where_there_is_something(ask: Ask) -> None:
     wanted = [
         Source("there", "echo there", 1, 100, where="/proc/sel*"),
@@ -104,7 +125,7 @@ def test_what_is_only_asked_where_there_is_something(ask: Ask) -> None:
 
 
 def test_a_guest_without_timeout_is_asked_all_the_same(tmp_path: Path) -> None:
-    for name in ("sh", "head"):
+    for name in ("sh", "head", "cat", "rm"):
         program = shutil.which(name)
         assert program is not None
         (tmp_path / name).symlink_to(program)
@@ -128,6 +149,6 @@ def test_an_emulated_guest_has_more_time_up_to_three_seconds_for_each() -> None:
 
 def test_this_machine_answers_all_that_needs_no_systemd(ask: Ask) -> None:
     wanted = [source for source in sources(5) if source.name in ("facts", "mounts", "processes")]
-    answers = ask(wanted)
+    answers = ask(wanted, seconds=15, factor=10)
     assert [name for name, answer in answers.items() if answer.trouble] == []
     assert answers["facts"].text.startswith("kernel: Linux version ")
