@@ -22,7 +22,8 @@ LAYERS: dict[str, int] = {
     "guest": 4,
     "alarm": 4, "evidence": 5, "verdict": 5, "exemptions": 5,
     "reports": 6,
-    "options": 7, "configuration": 7, "compat": 7, "collection": 7, "run": 7, "circumstances": 7, "judging": 7, "guarding": 7, "retrying": 7, "gates": 7, "hooks": 7, "item_hooks": 7,
+    "options": 7, "configuration": 7, "compat": 7, "collection": 7, "run": 7, "circumstances": 7, "judging": 7,
+    "guarding": 7, "retrying": 7, "gates": 7, "hooks": 7, "item_hooks": 7,
     "fixtures": 7, "plugin": 7, "cli": 7,
 }  # fmt: skip
 
