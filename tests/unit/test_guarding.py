@@ -228,6 +228,17 @@ def test_between_tests_nothing_is_ended(vm: VM, backend: Backend, guard: Guard, 
             time.sleep(0.2)
 
 
+def test_what_a_test_expected_is_not_expected_after_it(vm: VM, backend: Backend, guard: Guard) -> None:
+    boot(vm, backend)
+    interrupted: list[BootcTestError] = []
+    with vm.when_interrupted(interrupted.append):
+        with guard.watching("server", Watched(IMAGE, frozenset({Trouble.PANIC}))):
+            guard.hear(vm, PANIC, CrashError("expected"))
+        assert interrupted == []
+        guard.hear(vm, PANIC, CrashError("late"))
+    assert [error.brief for error in interrupted] == ["late"]
+
+
 def test_a_failure_has_its_cause_in_the_machine(vm: VM, backend: Backend, guard: Guard, watched: Watched) -> None:
     boot(vm, backend, Answer("kill", loses="the QEMU process was ended by signal 9 (SIGKILL)"))
     with pytest.raises(GuestError):

@@ -294,6 +294,11 @@ def test_the_kernels_message_behind_what_nobody_has_ended(
     assert console.fatal_line() == (message if fatal else None)
 
 
+def test_a_line_is_quoted_as_it_is() -> None:
+    line = "[    1.512345] Kernel panic - not syncing: a login: [    2.000000] within"
+    assert [finding.text for finding in find_trouble(line)] == [line]
+
+
 def test_findings_are_told_in_their_order() -> None:
     printed = "".join(f"{line}\n" for line, _ in TELLING)
     assert [finding.kind for finding in find_trouble(printed)] == [kind for _, kind in TELLING]
@@ -392,7 +397,7 @@ def test_a_long_console_is_read_in_reasonable_time(console: ConsoleLog, reader: 
 def test_another_file_is_read_from_its_beginning(console: ConsoleLog, reader: ConsoleReader) -> None:
     assert written(console, reader, b"a long first boot\n" + PANIC + b"\n") == [[Trouble.PANIC]]
     console.path.rename(console.path.with_name("console-before.log"))
-    assert written(console, reader, OOM + b"\n", b"") == [[Trouble.OOM], []]
+    assert written(console, reader, OOM + b"\n" + b"and a longer second one\n" * 9, b"") == [[Trouble.OOM], []]
     assert written(console, reader, PANIC + b"\n") == [[Trouble.PANIC]]
     console.path.write_bytes(OOM + b"\n")
     assert written(console, reader, b"") == [[Trouble.OOM]]
