@@ -121,7 +121,7 @@ class Examination:
             raise GuestError(f"the guest's shell ended with status {status}, and printed {output[-_SHOWN_ERROR:]!r}")
         self.files[VERSIONS] = rendering.file("facts", answers)
         self.files.update(rendering.files(answers, elapsed))
-        missing = [source.name for source in wanted if source.name not in answers and not source.where]
+        missing = [source.name for source in wanted if source.name not in answers]
         return f"[for want of time the guest was not asked for: {', '.join(missing)}]\n" if missing else ""
 
 

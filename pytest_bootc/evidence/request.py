@@ -28,8 +28,8 @@ class Source:
     """A piece of POSIX sh and its limits: seconds on a host with KVM, and bytes of what it prints.
 
     ``seconds`` is 0 for what cannot hang. What may print without end is cut in the guest already (``endless``). It is
-    run only where a file matches ``where``, if that is given. There are two rows of sources, one of them ``aside``:
-    two processors are done in half the time, and what hangs holds up one row only.
+    run only where a file matches ``where``, if that is given, and its answer is empty otherwise. There are two rows of
+    sources, one of them ``aside``: two processors are done in half the time, and what hangs holds up one row only.
     """
 
     name: str
@@ -155,7 +155,10 @@ def _step(source: Source, factor: float) -> str:
         step = f"take {source.name} {seconds} {shlex.quote(source.script)}"
     else:
         step = f"begin {source.name}\n({source.script}\n) </dev/null 2>&1 3>&-; end {source.name} $?"
-    return f'set -- {source.where}; [ ! -e "$1" ] || {step}' if source.where else step
+    if not source.where:
+        return step
+    nothing = f"begin {source.name}; end {source.name} 0"
+    return f'set -- {source.where}\nif [ -e "$1" ]; then\n{step}\nelse {nothing}; fi'
 
 
 def split(output: str, wanted: Sequence[Source]) -> dict[str, Answer]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import signal
 import time
 from collections.abc import Iterator
@@ -15,13 +16,14 @@ import pytest
 from pytest_bootc.deadline import Deadline, wait_until
 from pytest_bootc.disk.cache import Cache, default_home
 from pytest_bootc.disk.live import Workshop, build_live_disk
-from pytest_bootc.evidence import Circumstances, EvidenceRecord
+from pytest_bootc.errors import BootTimeoutError
+from pytest_bootc.evidence import Circumstances, EvidenceRecord, examine_failed_boot
 from pytest_bootc.evidence.examination import MOST_SECONDS
 from pytest_bootc.evidence.record import MOST_BYTES
 from pytest_bootc.image import ImageReference
 from pytest_bootc.machine.pool import VM
 from pytest_bootc.machine.qemu import QemuBackend, QemuMachine
-from pytest_bootc.model import MachineSpec, Network, RunConfig
+from pytest_bootc.model import LiveDisk, MachineSpec, Network, RunConfig
 from pytest_bootc.progress import Silent
 from pytest_bootc.source import source_for
 
@@ -30,17 +32,20 @@ pytestmark = [pytest.mark.integration, pytest.mark.qemu]
 CIRCUMSTANCES = Circumstances({"pytest": pytest.__version__}, "pytest --disk it 'test_a.py::test_it'")
 HOST_SIDE = {"console.log", "versions.txt", "timeline.txt", "reproduce.txt"}
 GUEST_SIDE = {"journal.txt", "units.txt", "coredumps.txt", "processes.txt", "mounts.txt"}
-COREDUMP = "fc2e22bc6ee647b6b90729ab34a250b1"
+
+
+def live_disk(layout: Path) -> LiveDisk:
+    reference = ImageReference.parse(f"oci:{layout}:latest")
+    source = source_for(reference)
+    deadline = Deadline.after(300)
+    workshop = Workshop(Cache(default_home()), deadline, Silent(), 40)
+    return build_live_disk(source.resolve(reference, deadline), source, workshop)
 
 
 @pytest.fixture(scope="module")
 def vm(image_layout) -> Iterator[VM]:
-    """A machine of the server image that has booted; the tests of this module spoil it."""
-    reference = ImageReference.parse(f"oci:{image_layout['server']}:latest")
-    source = source_for(reference)
-    deadline = Deadline.after(300)
-    workshop = Workshop(Cache(default_home()), deadline, Silent(), 40)
-    disk = build_live_disk(source.resolve(reference, deadline), source, workshop)
+    """A machine of an image with systemd-coredump that has booted; the tests of this module spoil it."""
+    disk = live_disk(image_layout["coredump-apparmor"])
     backend = QemuBackend(RunConfig(), default_home())
     vm = VM("server", backend, boot_seconds=120, missing=RuntimeError, listener=lambda *_: None)
     vm.use(MachineSpec(memory_mib=1536, network=Network.RESTRICTED), disk)
@@ -75,24 +80,37 @@ def taken(record: EvidenceRecord, vm: VM) -> dict[str, bytes]:
     return files
 
 
-def test_all_that_a_guest_says(vm: VM, record: EvidenceRecord) -> None:
-    boot = in_guest(vm, "tr -d - </proc/sys/kernel/random/boot_id").strip()
-    core = f"core.sleep.0.{boot}.4711.1700000000000000.zst"
-    in_guest(
+def all_taken(vm: VM, tmp_path: Path, command: str = ":") -> dict[str, bytes]:
+    """The files of a test in which the command ran. On a busy host not all may come in time, and it is tried again."""
+    for number in range(6):
+        record = EvidenceRecord(tmp_path / str(number), "test_it")
+        record.begin(vm)
+        in_guest(vm, command)
+        files = taken(record, vm)
+        if "guest.txt" not in files:
+            break
+        print(files["guest.txt"].decode())
+    return files
+
+
+def test_all_that_a_guest_says(vm: VM, tmp_path: Path) -> None:
+    files = all_taken(
         vm,
-        f"""
+        tmp_path,
+        # The core is written beside the test, and has its name when it is whole.
+        """
+        systemctl stop evidence-slow; systemctl reset-failed; rm -f /var/lib/systemd/coredump/*
         echo 'the test was here, token=hunter1' | systemd-cat -t evidence-test
         systemd-run --quiet --unit=evidence-bad sh -c 'echo what went wrong; exit 3'
         systemd-run --quiet --no-block --unit=evidence-slow --service-type=notify sleep 600
         SECRET=hunter2 setsid sh -c 'sleep 600; :' sh --password hunter3 https://me:hunter4@localhost/ \
             >/dev/null 2>&1 </dev/null &
-        mkdir -p /var/lib/systemd/coredump; head -c 1000000 /dev/urandom >/var/lib/systemd/coredump/{core}
-        printf 'MESSAGE_ID={COREDUMP}\\nMESSAGE=Process 4711 (sleep) of user 0 dumped core.\\n' | logger --journald
+        sh -c 'kill -SEGV $$'
+        for try in 1 2 3 4 5 6 7 8 9; do ls /var/lib/systemd/coredump/core.sh.0.* >/dev/null && break; sleep 1; done
         journalctl --sync
         """,
     )
-    files = taken(record, vm)
-
+    core = Path(in_guest(vm, "ls -t /var/lib/systemd/coredump/core.sh.0.* | head -n 1").strip()).name
     assert files.keys() == HOST_SIDE | GUEST_SIDE | {"screenshot.png", core}
     text = {name: content.decode(errors="replace") for name, content in files.items()}
     first, *_ = text["journal.txt"].splitlines()
@@ -101,7 +119,7 @@ def test_all_that_a_guest_says(vm: VM, record: EvidenceRecord) -> None:
     assert "what went wrong" in text["units.txt"]
     assert "evidence-bad.service" in text["units.txt"].partition("jobs:")[0]
     assert "evidence-slow.service start running" in " ".join(text["units.txt"].partition("jobs:")[2].split())
-    assert "Process 4711 (sleep) of user 0 dumped core." in text["coredumps.txt"]
+    assert re.search(r"Process \d+ \(sh\) of user 0 .*dumped core", text["coredumps.txt"])
     assert f"[the newest core is beside this file: {core}]" in text["coredumps.txt"]
     hashed = in_guest(vm, f"sha256sum </var/lib/systemd/coredump/{core}").split()[0]
     assert hashed == hashlib.sha256(files[core]).hexdigest()
@@ -114,18 +132,18 @@ def test_all_that_a_guest_says(vm: VM, record: EvidenceRecord) -> None:
     mounts = {line.split()[0]: line.split()[2] for line in text["mounts.txt"].partition("\n\n")[0].splitlines()}
     assert mounts["/var"] == "ext4"
     assert "Use%" in text["mounts.txt"]
-    assert "kernel: Linux " in text["versions.txt"]
+    assert "kernel: Linux version " in text["versions.txt"]
     assert "PRETTY_NAME=" in text["versions.txt"]
     for secret in ("hunter1", "hunter2", "hunter3", "hunter4"):
         assert not [name for name, content in text.items() if secret in content]
     in_guest(vm, "systemctl stop evidence-slow; systemctl reset-failed; rm /var/lib/systemd/coredump/*")
 
 
-def test_a_core_that_is_too_large_is_named(vm: VM, record: EvidenceRecord) -> None:
+def test_a_core_that_is_too_large_is_named(vm: VM, tmp_path: Path) -> None:
     boot = in_guest(vm, "tr -d - </proc/sys/kernel/random/boot_id").strip()
     core = f"core.big.0.{boot}.1.1.zst"
     in_guest(vm, f"truncate -s 10000000 /var/lib/systemd/coredump/{core}; touch /var/lib/systemd/coredump/core.old.0.0")
-    files = taken(record, vm)
+    files = all_taken(vm, tmp_path)
 
     assert core not in files
     assert f"[{core} was not taken: it has 10000000 bytes" in files["coredumps.txt"].decode()
@@ -137,15 +155,11 @@ def test_a_large_journal_costs_neither_time_nor_room(vm: VM, record: EvidenceRec
     in_guest(vm, "head -c 20000000 /dev/urandom | base64 -w 40000 | systemd-cat -t noise; journalctl --sync", 120)
     print(in_guest(vm, "journalctl --disk-usage"))
     during = taken(record, vm)
-    assert during.keys() >= HOST_SIDE | GUEST_SIDE, "a journal that is too long keeps nothing else away"
     assert during["journal.txt"].startswith(b"[journal: ")
-    assert 1_000_000 < len(during["journal.txt"]) < 5_000_000
+    assert 500_000 < len(during["journal.txt"]) < 5_000_000
 
-    later = EvidenceRecord(tmp_path / "later", "test_it")
-    later.begin(vm)
-    in_guest(vm, "echo after the noise | systemd-cat -t evidence-test; journalctl --sync")
-    after = taken(later, vm)
-    assert after.keys() >= HOST_SIDE | GUEST_SIDE
+    after = all_taken(vm, tmp_path / "later", "echo after the noise | systemd-cat -t evidence-test; journalctl --sync")
+    assert after.keys() >= HOST_SIDE | GUEST_SIDE, "a journal that is long keeps nothing else away"
     assert b"after the noise" in after["journal.txt"]
     assert len(after["journal.txt"]) < 20_000, "only what came since the test began"
     in_guest(vm, "journalctl --rotate; journalctl --vacuum-size=1K")
@@ -193,6 +207,22 @@ def test_a_machine_without_power(vm: VM, record: EvidenceRecord) -> None:
     assert b"could not be taken: " in files["screenshot.png"]
     assert b"Linux version" in files["console.log"] or files["console.log"]
     assert b"the power of " in files["timeline.txt"]
+
+
+@pytest.mark.slow
+def test_a_boot_that_hangs_is_told_by_what_its_guest_says(image_layout) -> None:
+    backend = QemuBackend(RunConfig(), default_home())
+    # Emulated guests have five times as long.
+    vm = VM("hangs", backend, boot_seconds=14, missing=RuntimeError, listener=lambda *_: None)
+    vm.examiner = examine_failed_boot
+    disk = live_disk(image_layout["hang-before-sshd"])
+    with pytest.raises(BootTimeoutError):
+        vm.use(MachineSpec(memory_mib=1536, network=Network.RESTRICTED), disk)
+    assert vm.failure is not None
+    files = vm.failure.evidence
+    assert b"hang-on-purpose.service" in files["units.txt"].partition(b"jobs:")[2]
+    assert b"Starting hang-on-purpose.service" in files["journal.txt"]
+    assert files["screenshot.png"].startswith(b"\x89PNG\r\n")
 
 
 def answers_again(vm: VM) -> bool:

@@ -68,7 +68,7 @@ def test_what_is_kept_of_a_failure(judge: Judge, pytester: pytest.Pytester, scri
     assert files["journal.txt"] == "[1000000.400000] vm sshd[1]: just now\n  and more of it, token=[hidden]\n"
     assert files["units.txt"] == "failed units:\nbad.service loaded failed failed Bad\n"
     assert files["coredumps.txt"] == "no process has dumped core since the machine booted\n"
-    assert files["guest.txt"] == "[for want of time the guest was not asked for: processes, mounts]\n"
+    assert files["guest.txt"] == "[for want of time the guest was not asked for: processes, mounts, core]\n"
     assert not kept_of(pytester, "test_a.py-test_good", "kept/here")
 
 

@@ -121,7 +121,7 @@ def test_what_is_only_asked_where_there_is_something(ask: Ask) -> None:
         Source("there", "echo there", 1, 100, where="/proc/sel*"),
         Source("not", "echo not", 1, 100, where="/nowhere/*"),
     ]
-    assert ask(wanted) == {"there": Answer("there\n")}
+    assert ask(wanted) == {"there": Answer("there\n"), "not": Answer("")}
 
 
 def test_a_guest_without_timeout_is_asked_all_the_same(tmp_path: Path) -> None:
