@@ -213,7 +213,7 @@ def observe(item: pytest.Item, call: pytest.CallInfo[None], report: pytest.TestR
     facts = None if subject is None else run.facts.get(subject.name)
     allure.set_state(heaviest(states), None if facts is None else facts.scope)
     error = None if call.excinfo is None else call.excinfo.value
-    if report.failed and isinstance(error, BootcTestError):
+    if report.failed and isinstance(error, BootcTestError) and not isinstance(report.longrepr, str):
         _say_shortly(report, error)
     _take_evidence(item, report, run)
 
@@ -310,14 +310,23 @@ def _allure_folder(config: pytest.Config) -> Path | None:
 
 
 def _phase_state(item: pytest.Item, call: pytest.CallInfo[None], report: pytest.TestReport) -> State:
+    state = State.PASS if report.passed and report.when == "call" else State.SKIP
+    if report.failed:
+        state = State.FAIL if call.excinfo is None else state_of(call.when, call.excinfo.value)
     before = item.stash.get(FAILED_BEFORE, None)
-    if before is not None and report.passed and report.when == "call":
+    if before is None or report.when == "teardown":
+        return state
+    if state is State.PASS:
         report.outcome = "failed"
         report.longrepr = f"It passed only when it was tried again. At first: {before}"
         return State.FLAKY
-    if report.failed:
-        return State.FAIL if call.excinfo is None else state_of(call.when, call.excinfo.value)
-    return State.PASS if report.passed and report.when == "call" else State.SKIP
+    if report.skipped or state in (State.INFRA, State.USAGE):
+        # Whether it is good was not found out, so what was found out first stands.
+        why = "skipped" if call.excinfo is None else str(call.excinfo.value).partition("\n")[0]
+        report.outcome = "failed"
+        report.longrepr = f"{before} (the second try was not judged: {why})"
+        return State.FAIL
+    return state
 
 
 def _say_shortly(report: pytest.TestReport, error: BootcTestError) -> None:

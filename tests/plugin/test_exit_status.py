@@ -172,3 +172,52 @@ def test_what_passed_only_when_tried_again_is_red(
     result = judge()
     assert result.ret == 1
     result.stdout.fnmatch_lines(["*1 flaky*", "*flaky: *::test_it[[]server:v1]: it passed only when*"])
+
+
+@pytest.mark.parametrize(
+    ("second", "why"),
+    [
+        ("pytest.skip('not now')", "not now"),
+        ("raise DiskError('no room')", "no room"),
+        ("raise ConfigError('no such program')", "no such program"),
+    ],
+)
+@pytest.mark.parametrize("phase", ["setup", "call"])
+def test_a_failure_stays_one_where_the_second_try_is_not_judged(
+    judge: Callable[..., pytest.RunResult], pytester: pytest.Pytester, phase: str, second: str, why: str
+) -> None:
+    pytester.makepyfile(
+        f"""
+        import pytest
+        from pytest_bootc.errors import ConfigError, DiskError
+
+        tries = []
+
+        def second(phase):
+            if len(tries) == 2 and phase == "{phase}":
+                {second}
+
+        @pytest.fixture
+        def prepared(vm):
+            tries.append(1)
+            second("setup")
+
+        def test_it(prepared):
+            second("call")
+            assert tries == []
+
+        def test_good(vm):
+            pass
+        """
+    )
+    result = judge("--rerun-failed", "--junitxml=junit.xml")
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(
+        [
+            "*tests: 1 fail, 1 pass*",
+            f"*fail: *::test_it*: *assert [[]1] == [[]]*(the second try was not judged: {why})",
+        ]
+    )
+    junit = (pytester.path / "junit.xml").read_text()
+    assert 'name="state" value="fail"' in junit
+    assert 'skipped="0"' in junit
