@@ -142,7 +142,7 @@ def _row(pid: int, process: _Process) -> Sequence[str]:
         return (str(pid), process.stat)
     name = process.stat.rpartition(")")[0].partition("(")[2]
     arguments = process.cmdline.rstrip("\n").removesuffix("\0").split("\0")
-    waits = process.wchan.strip()
+    waits = process.wchan.partition("\n")[0].strip()
     return (
         str(pid),
         fields[1],

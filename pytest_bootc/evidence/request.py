@@ -21,6 +21,7 @@ _SEPARATOR = "\x1e"
 _LONGEST_SOURCE_SECONDS = 3
 _ENDED = ("124", "137", "143")  # timeout(1): the time was up; the program had to be killed; and that of busybox
 _LINES_BEFORE = 50
+_BYTES_BEFORE = 10_000
 
 
 @dataclass(frozen=True)
@@ -65,11 +66,14 @@ read -r up idle </proc/uptime; echo $up
 set -- journalctl --boot --no-pager --quiet --output=short-monotonic --reverse --lines=20000
 command -v awk >/dev/null || exec "$@"
 "$@" | awk -v up=$up -v since=ELAPSED 'BEGIN { began = up - since }
-match($0, /^\\[ *[0-9]+\\.[0-9]+\\]/) { if (substr($0, 2, RLENGTH - 2) + 0 < began && ++before > LINES) exit }
+match($0, /^\\[ *[0-9]+\\.[0-9]+\\]/) {
+    if (substr($0, 2, RLENGTH - 2) + 0 < began && (++before > LINES || (bytes += length($0)) > BYTES)) exit
+}
 { print }'"""
 
 # One look by two programs; ps(1) is not everywhere. What is gone by now is no error.
 _PROCESSES = """\
+exec 2>/dev/null
 head -c 2048 /proc/loadavg /proc/meminfo /proc/[0-9]*/stat /proc/[0-9]*/wchan /proc/[0-9]*/cmdline
 grep -E '^(Uid|VmRSS):' /proc/[0-9]*/status
 :"""
@@ -127,6 +131,7 @@ end $1 $s
 def sources(elapsed: float) -> Sequence[Source]:
     """What is taken of a guest where a test began so many seconds ago; what matters most comes first."""
     journal = _JOURNAL.replace("ELAPSED", f"{elapsed:.1f}").replace("LINES", str(_LINES_BEFORE))
+    journal = journal.replace("BYTES", str(_BYTES_BEFORE))
     return (
         Source("facts", _FACTS, 0, 16 << 10),
         Source("journal", journal, 2, 4 << 20, endless=True),
