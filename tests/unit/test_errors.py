@@ -7,7 +7,7 @@ import re
 import pytest
 
 from pytest_bootc import errors
-from pytest_bootc.errors import Blame, BootcTestError, DiskError, SSHCommandError, WaitTimeoutError
+from pytest_bootc.errors import Blame, BootcTestError, DiskError, HealthError, SSHCommandError, WaitTimeoutError
 
 KINDS = [
     kind
@@ -58,4 +58,8 @@ def test_the_text_answers_the_three_questions() -> None:
 
 
 def test_only_missed_expectations_are_assertions() -> None:
-    assert {kind for kind in KINDS if issubclass(kind, AssertionError)} == {SSHCommandError, WaitTimeoutError}
+    assert {kind for kind in KINDS if issubclass(kind, AssertionError)} == {
+        SSHCommandError,
+        WaitTimeoutError,
+        HealthError,
+    }
