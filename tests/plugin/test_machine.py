@@ -50,7 +50,9 @@ def test_each_image_has_its_own_failure(
     assert log.read_text().count("provision") == 2
 
 
-def test_after_a_failed_reboot_the_next_test_has_a_fresh_machine(judge: Judge, pytester: pytest.Pytester, script: Script) -> None:
+def test_after_a_failed_reboot_the_next_test_has_a_fresh_machine(
+    judge: Judge, pytester: pytest.Pytester, script: Script
+) -> None:
     script('boots = ["ready", "panic"]')
     pytester.makepyfile("def test_one(vm): vm.reboot()\ndef test_two(vm): pass")
     result = judge()
