@@ -14,13 +14,14 @@ from pytest_bootc.deadline import Deadline
 from pytest_bootc.deployment import PROVIDERS, Deployment
 from pytest_bootc.errors import GuestError
 from pytest_bootc.journal import (
-    SKIPPED_MATCH,
+    STARTED_MATCHES,
     Coredump,
     JournalEntry,
     JournalQuery,
     coredump_query,
     parse_coredumps,
     parse_journal,
+    skipped_unit,
 )
 from pytest_bootc.shell import Command, CommandResult, CommandRunner, ShellVerbs, time_limit, wait_for
 from pytest_bootc.system import (
@@ -55,6 +56,8 @@ from pytest_bootc.units import (
 )
 
 _FAILED_LOOKS = 2
+# More units than any image starts in a boot.
+_STARTS = 5000
 
 
 class Guest(ShellVerbs):
@@ -109,8 +112,8 @@ class Guest(ShellVerbs):
 
         They look like units that have done their work, and say nothing about the image: they are *not judged*.
         """
-        entries = parse_journal(self._journal(JournalQuery(matches=(SKIPPED_MATCH,))))
-        return {entry.unit: entry.message for entry in entries if entry.unit is not None}
+        entries = parse_journal(self._journal(JournalQuery(limit=_STARTS, matches=STARTED_MATCHES)))
+        return {name: entry.message for entry in entries if (name := skipped_unit(entry)) is not None}
 
     def stuck_jobs(self) -> list[Job]:
         """What systemd was asked to do and has not done yet. Once the guest has booted, there should be nothing."""

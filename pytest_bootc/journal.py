@@ -6,6 +6,7 @@ Source: "Journal JSON Format" of systemd's documentation, journalctl(1), systemd
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -16,8 +17,14 @@ MOST_BYTES = 16 << 20
 
 #: The match for what systemd-coredump(8) logs: SD_MESSAGE_COREDUMP, sd-messages.h.
 COREDUMP_MATCH = "MESSAGE_ID=fc2e22bc6ee647b6b90729ab34a250b1"
-#: The match for what systemd logs of a unit whose conditions did not hold: SD_MESSAGE_UNIT_SKIPPED, sd-messages.h.
-SKIPPED_MATCH = "MESSAGE_ID=0e4284a0caca4bfc81c0bb6786972673"
+#: The matches for what systemd logs of units that were started (SD_MESSAGE_UNIT_STARTED, sd-messages.h): those whose
+#: conditions did not hold are among them. Before journald is up it logs by way of the kernel, without message ids.
+STARTED_MATCHES = (
+    "MESSAGE_ID=39f53479d3a045ac8e11786248231fbf",
+    "+",
+    "_TRANSPORT=kernel",
+    "SYSLOG_IDENTIFIER=systemd",
+)
 #: The fields that :func:`coredump_of` reads.
 COREDUMP_FIELDS = (
     "COREDUMP_PID",
@@ -28,6 +35,9 @@ COREDUMP_FIELDS = (
     "COREDUMP_UNIT",
 )
 
+_SKIPPED = re.compile(
+    r"(?P<name>.+?)(?: - .*)? (?:was )?skipped(?:,| because of| because) (?:an |no )?(?:unmet|trigger) condition"
+)
 _SHOWN_ERROR = 300
 _FIELDS = (
     "MESSAGE",
@@ -115,6 +125,17 @@ class JournalQuery:
 def coredump_query(since_cursor: str | None) -> JournalQuery:
     """The query for what :func:`parse_coredumps` reads."""
     return JournalQuery(since_cursor, limit=100, matches=(COREDUMP_MATCH,))
+
+
+def skipped_unit(entry: JournalEntry) -> str | None:
+    """The unit that the entry tells of if a condition has skipped it, else ``None``.
+
+    systemd says "NAME - DESCRIPTION skipped, unmet condition check ..." or, before version 255 or where names are not
+    wanted, "DESCRIPTION was skipped because of an unmet condition check (...)"; then the description stands for what
+    was logged before journald was up.
+    """
+    told = _SKIPPED.match(entry.message)
+    return None if told is None else entry.fields.get("UNIT") or told["name"]
 
 
 def parse_journal(printed: bytes) -> list[JournalEntry]:

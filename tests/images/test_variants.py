@@ -87,6 +87,7 @@ def test_hiding_what_is_not_there_is_an_error(server: Layout, tmp_path: Path, na
     [
         ("failing-unit", "multi-user.target.wants/broken-on-purpose", b"ExecStart=/usr/bin/false\n"),
         ("stuck-unit", "multi-user.target.wants/stuck-on-purpose", b"TimeoutStartSec=infinity\n"),
+        ("ordering-cycle", "multi-user.target.wants/egg-on-purpose", b"Before=hen-on-purpose.service\n"),
         ("skipped-unit", "multi-user.target.wants/skipped-on-purpose", b"ConditionPathExists=/nowhere\n"),
         ("boot-panic", "sysinit.target.wants/panic-on-purpose", b"DefaultDependencies=no\n"),
         ("hang-before-sshd", "multi-user.target.wants/hang-on-purpose", b"Before=ssh.service sshd.service\n"),

@@ -53,6 +53,13 @@ def stuck_unit(server: Layout, target: Path, tag: str) -> None:
     )
 
 
+def ordering_cycle(server: Layout, target: Path, tag: str) -> None:
+    """Two enabled units, each of which is to be started before the other."""
+    cycle = [("hen-on-purpose", "egg-on-purpose"), ("egg-on-purpose", "hen-on-purpose")]
+    units = [_enabled(name, run="/usr/bin/true", unit=f"Before={other}.service") for name, other in cycle]
+    _on_top(server, target, tag, [entry for unit in units for entry in unit])
+
+
 def skipped_unit(server: Layout, target: Path, tag: str) -> None:
     """An enabled unit whose condition never holds: it would fail, if it were started."""
     entries = _enabled("skipped-on-purpose", run="/usr/bin/false", unit="ConditionPathExists=/nowhere")
@@ -177,6 +184,7 @@ def server_128(server: Layout, target: Path, tag: str) -> None:
 MAKERS: Mapping[str, Callable[[Layout, Path, str], None]] = {
     "failing-unit": failing_unit,
     "stuck-unit": stuck_unit,
+    "ordering-cycle": ordering_cycle,
     "skipped-unit": skipped_unit,
     "boot-panic": boot_panic,
     "hang-before-sshd": hang_before_sshd,

@@ -194,6 +194,14 @@ CASES = [
         quote=r"Out of memory: Killed process",
     ),
     Case(
+        "ordering cycle",
+        "two units wait for each other",
+        image="ordering-cycle",
+        options=BOOT,
+        states={"test_the_console_is_clean": "fail"},
+        quote=r"fail: \S*test_the_console_is_clean\S*: the console shows trouble: ordering-cycle: ",
+    ),
+    Case(
         "skipped unit",
         "an enabled unit is skipped for its condition",
         image="skipped-unit",

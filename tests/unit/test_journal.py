@@ -9,10 +9,12 @@ from pytest_bootc.errors import GuestError
 from pytest_bootc.journal import (
     MOST_BYTES,
     Coredump,
+    JournalEntry,
     JournalQuery,
     coredump_query,
     parse_coredumps,
     parse_journal,
+    skipped_unit,
 )
 
 CURSOR = "s=d2f1c5;i=1a2b;b=5c1b;m=1c9f8;t=63f1;x=9b"
@@ -163,3 +165,18 @@ def test_a_journalctl_that_fails_is_heard_of_through_the_pipe():
 
 def test_the_query_for_coredumps():
     assert options_of(coredump_query(None))[-1] == "MESSAGE_ID=fc2e22bc6ee647b6b90729ab34a250b1"
+
+
+@pytest.mark.parametrize(
+    ("message", "fields", "name"),
+    [
+        ("a.service - Some thing skipped, unmet condition check ConditionPathExists=/nowhere", {}, "a.service"),
+        ("b.service - It - and more skipped, no trigger condition checks were met.", {}, "b.service"),
+        ("Some thing was skipped because of an unmet condition check (ConditionFirstBoot=yes).", {}, "Some thing"),
+        ("Some thing was skipped because no trigger condition checks were met.", {"UNIT": "c.service"}, "c.service"),
+        ("Started a.service - Some thing.", {"UNIT": "a.service"}, None),
+        ("Job skipped by a user", {}, None),
+    ],
+)
+def test_units_that_a_condition_has_skipped(message: str, fields: dict[str, str], name: str | None) -> None:
+    assert skipped_unit(JournalEntry(message, 0.0, "c", fields=fields)) == name
