@@ -185,8 +185,7 @@ class _Held:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 if os.path.samestat(path.stat(), os.fstat(descriptor)):
-                    os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
-                    return cls(path, descriptor)
+                    return cls(path, descriptor)._signed()
             except BlockingIOError:
                 os.close(descriptor)
                 return None
@@ -196,6 +195,16 @@ class _Held:
                 os.close(descriptor)
                 raise
             os.close(descriptor)
+
+    def _signed(self) -> _Held:
+        """Say in the file who has it."""
+        try:
+            os.pwrite(self._descriptor, f"{os.getpid()}\n".encode(), 0)
+        except OSError:
+            # On a full disk its name goes with the lock, as when that is let go.
+            self._path.unlink(missing_ok=True)
+            raise
+        return self
 
     def __enter__(self) -> None:
         pass

@@ -151,6 +151,21 @@ def test_require_free(tmp_path):
     assert "needed 1099511627776 MiB at least" in caught.value.details
 
 
+def test_a_lock_on_a_full_disk_leaves_no_file(tmp_path, monkeypatch):
+    cache = Cache(tmp_path)
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "pwrite", full)
+    with pytest.raises(DiskError, match="it cannot be locked: the disk is full"), cache.lock("it", Deadline.after(5)):
+        pass
+    assert list((tmp_path / "locks").iterdir()) == []
+    monkeypatch.undo()
+    with cache.lock("it", Deadline.after(5)):
+        assert (tmp_path / "locks" / "it").exists()
+
+
 def test_lock_excludes_threads(tmp_path):
     cache, active, most = Cache(tmp_path), [], []
 
