@@ -75,7 +75,9 @@ def begin(item: pytest.Item, run: Run) -> None:
         allure.note_digest(str(subject.digest))
     if _MACHINE_FIXTURE in getattr(item, "fixturenames", ()):
         again = EVIDENCE in item.stash
-        item.stash[EVIDENCE] = record = EvidenceRecord(run.config.evidence_folder, item.nodeid)
+        reported = _allure_folder(item.config) is not None or run.config.evidence is Evidence.ON
+        record = EvidenceRecord(run.config.evidence_folder, item.nodeid, reported=reported)
+        item.stash[EVIDENCE] = record
         record.begin(run.pool.find(subject.name), again=again)
 
 

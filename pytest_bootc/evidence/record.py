@@ -40,10 +40,15 @@ class Circumstances:
 
 
 class EvidenceRecord:
-    """The evidence of one test. It is held in memory until somebody wants it kept."""
+    """The evidence of one test. It is held in memory until somebody wants it kept.
 
-    def __init__(self, folder: Path, nodeid: str) -> None:
+    ``reported`` says whether somebody will see what is kept of tests that pass: Allure's report is written, or
+    evidence is always kept. What costs time and only illustrates a pass is not worth taking otherwise.
+    """
+
+    def __init__(self, folder: Path, nodeid: str, *, reported: bool = False) -> None:
         self.folder = folder / slug(nodeid)
+        self.reported = reported
         self._pieces: dict[str, bytes] = {}
         self._always: set[str] = set()
         self._written: dict[str, int] = {}

@@ -17,7 +17,7 @@ from pytest_bootc.disk.cache import default_home
 from pytest_bootc.disk.file import open_disk_file
 from pytest_bootc.errors import BootTimeoutError, ConfigError
 from pytest_bootc.guest import Guest
-from pytest_bootc.machine import qemu
+from pytest_bootc.machine import qemu_engine
 from pytest_bootc.machine.qemu import QemuBackend, QemuMachine
 from pytest_bootc.model import DiskFile, MachineSpec, Network, RunConfig
 from pytest_bootc.ssh import SSHSession
@@ -200,7 +200,7 @@ def test_a_disk_that_takes_no_credentials_says_what_it_needs(tmp_path: Path) -> 
 
 
 def test_uefi_without_firmware_on_the_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(qemu, "descriptor_folders", lambda: (tmp_path,))
+    monkeypatch.setattr(qemu_engine, "descriptor_folders", lambda: (tmp_path,))
     backend = QemuBackend(RunConfig(), default_home())
     with (
         pytest.raises(ConfigError, match="no UEFI firmware for QEMU"),
