@@ -277,9 +277,9 @@ def test_it_is_taken_before_the_finalisers(judge: Judge, pytester: pytest.Pytest
     assert kept(pytester)["test_a.py-test_it-server-v1/console.log"] == "before\n"
 
 
-@pytest.mark.parametrize(("options", "reported"), [((), False), (("--alluredir=a",), True), (("--evidence=on",), True)])
+@pytest.mark.parametrize(("options", "told"), [((), "no"), (("--alluredir=a",), "yes"), (("--evidence=on",), "yes")])
 def test_whether_a_pass_is_reported(
-    judge: Judge, pytester: pytest.Pytester, options: tuple[str, ...], reported: bool
+    judge: Judge, pytester: pytest.Pytester, options: tuple[str, ...], told: str
 ) -> None:
-    pytester.makepyfile(f"def test_it(evidence): assert evidence.reported is {reported}")
+    pytester.makepyfile(f"def test_it(evidence): assert evidence.reported is {told == 'yes'}")
     judge(*options).assert_outcomes(passed=1)
