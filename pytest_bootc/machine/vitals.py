@@ -7,13 +7,14 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from pytest_bootc.deadline import Deadline
-from pytest_bootc.errors import BackendError, MachineLostError
+from pytest_bootc.deadline import Deadline, wait_until
+from pytest_bootc.errors import BackendError, MachineLostError, WaitTimeoutError
 from pytest_bootc.machine.process import Processes
 from pytest_bootc.machine.qmp import QMPClient
 
 # Ctrl-Z stops whole groups of processes, and they go on one after the other.
 _STOPPED_SECONDS = 2.0
+_EXPLAINED_SECONDS = 3.0
 _SHOWN_LOG = 2000
 
 
@@ -50,12 +51,26 @@ class Vitals:
         try:
             answer = qmp.execute("query-status", deadline=deadline)
         except BackendError as error:
-            # It may have ended while it was asked.
-            return self.lost(processes, qmp) or MachineLostError(f"QEMU does not answer: {error.brief}")
+            return self._silent(processes, qmp, error)
         word = answer.get("status") if isinstance(answer, Mapping) else None
         if word in ("internal-error", "io-error", "paused"):
             return MachineLostError(f"QEMU has stopped the guest: {word}", details=self._last_words())
         return None
+
+    def _silent(self, processes: Processes, qmp: QMPClient, error: BackendError) -> MachineLostError | None:
+        """Why QEMU did not answer. How it ended is told a moment after its sockets are closed."""
+        losses: list[MachineLostError] = []
+
+        def explained() -> bool:
+            ended = processes.ended("qemu") is not None
+            losses.extend(filter(None, (self.lost(processes, qmp),)))
+            return ended or bool(losses)
+
+        try:
+            wait_until(explained, Deadline.after(_EXPLAINED_SECONDS), what="the end of QEMU")
+        except WaitTimeoutError:
+            losses.append(MachineLostError(f"QEMU does not answer: {error.brief}"))
+        return next(iter(losses), None)
 
     def _stopped(self, processes: Processes) -> MachineLostError | None:
         stopped = [name for name in _PROGRAMS if _is_stopped(processes.pid(name))]

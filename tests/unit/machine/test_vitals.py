@@ -314,6 +314,17 @@ def test_qemu_answers_nothing(host: Host, monitor: Monitor) -> None:
     assert loss.blame is Blame.LAB
 
 
+def test_how_qemu_ended_is_told_a_moment_after_it_is_gone(host: Host, monitor: Monitor) -> None:
+    host.start()
+    monitor.status = ""
+    pid = host.processes.pid("qemu")
+    assert pid is not None
+    threading.Timer(0.5, os.kill, (pid, signal.SIGKILL)).start()
+    loss = host.vitals.questioned(host.processes, monitor.client, soon())
+    assert loss is not None
+    assert loss.brief == "the QEMU process was ended by signal 9 (SIGKILL)"
+
+
 def test_qemu_is_gone_while_it_is_asked(host: Host, monitor: Monitor) -> None:
     host.start()
     monitor.status = ""
