@@ -15,11 +15,10 @@ from pytest_bootc.errors import GuestError
 from pytest_bootc.journal import COREDUMP_FIELDS, COREDUMP_MATCH, JournalEntry, coredump_of, parse_journal
 from pytest_bootc.model import Finding, Trouble
 from pytest_bootc.system import sections
-from pytest_bootc.units import Job, parse_jobs
+from pytest_bootc.units import LIST, Job, parse_jobs
 
 _MARK = "\\036"
 _STUCK_SECONDS = 60.0
-_LIST = "systemctl --no-pager --no-legend --plain --full"
 # Where no auditd takes them, denials come from the kernel's audit socket or, without that, as kernel messages.
 _DENIALS = "_AUDIT_TYPE=1400 + _TRANSPORT=kernel PRIORITY=5"
 _FIELDS = ",".join(("MESSAGE", *COREDUMP_FIELDS))
@@ -33,8 +32,8 @@ _JOURNAL = f"journalctl --quiet --no-pager --boot --output=json --output-fields=
 CHECK = f"""\
 : {NAME}
 export LC_ALL=C SYSTEMD_COLORS=0
-printf '{_MARK}failed\\n'; {_LIST} --state=failed list-units
-printf '{_MARK}jobs\\n'; {_LIST} list-jobs
+printf '{_MARK}failed\\n'; {LIST} --state=failed list-units
+printf '{_MARK}jobs\\n'; {LIST} list-jobs
 printf '{_MARK}journal\\n'; {{ {_JOURNAL} --lines=200 {COREDUMP_MATCH}; {_JOURNAL} --lines=1000 {_DENIALS} |
   grep -e 'avc: *denied' -e 'apparmor=.*DENIED'; }} | tail -c {_MOST_BYTES}
 printf '{_MARK}end\\n'
@@ -86,14 +85,11 @@ class Ledger:
 
     def enter(self, reading: Reading, console: Sequence[Finding], now: float, slowness: float) -> list[Finding]:
         """What is new, at the time ``now`` in seconds; ``slowness`` is the machine's time factor."""
-        return [*self._new_lines(console), *self._new_failures(reading), *self._new_entries(reading.journal),
+        return [*self.enter_console(console), *self._new_failures(reading), *self._new_entries(reading.journal),
                 *self._stuck(reading.jobs, now, _STUCK_SECONDS * slowness)]  # fmt: skip
 
     def enter_console(self, console: Sequence[Finding]) -> list[Finding]:
         """The part that needs no answer of the guest."""
-        return self._new_lines(console)
-
-    def _new_lines(self, console: Sequence[Finding]) -> list[Finding]:
         fresh = list(console[self._console :])
         self._console = len(console)
         return fresh

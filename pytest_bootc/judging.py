@@ -33,8 +33,8 @@ _WATCHED = pytest.StashKey[guarding.Watched]()
 
 _FOREIGN = (Path(__file__).parent, *(Path(sysconfig.get_path(name)) for name in ("stdlib", "purelib", "platlib")))
 _MACHINE_FIXTURE = "vm"
-# What pytest-rerunfailures calls a try that is followed by another one.
-_RERUN = "rerun"
+#: What a report's outcome is called whose test is run once more; pytest-rerunfailures calls it so, too.
+RERUN = "rerun"
 
 
 def subject_of(item: pytest.Item, run: Run) -> Subject | None:
@@ -97,8 +97,8 @@ def stop_without_machine(item: pytest.Item, run: Run) -> None:
     :raises BootcTestError: of the kind that the earlier test ended with.
     """
     subject = subject_of(item, run)
-    if subject is not None and EVIDENCE in item.stash:
-        run.give_up_again(subject)
+    if subject is not None and EVIDENCE in item.stash and (failure := run.given_up(subject)) is not None:
+        raise failure
 
 
 def settle(request: pytest.FixtureRequest) -> None:
@@ -227,7 +227,7 @@ def state_in(report: pytest.TestReport) -> State:
 
 def note(report: pytest.TestReport, run: Run) -> None:
     """Count a report, where all reports of the run arrive."""
-    if str(report.outcome) == _RERUN:
+    if str(report.outcome) == RERUN:
         run.tally.try_again(report.nodeid, _written_state(report) or State.FAIL, first_line(report))
         return
     if report.when == "setup":
@@ -259,8 +259,8 @@ def status_words(report: pytest.TestReport) -> tuple[str, str, str | tuple[str, 
     # A collection's report is shown through here, too.
     if not isinstance(report, pytest.TestReport):
         return None
-    if str(report.outcome) == _RERUN:
-        return _RERUN, "R", ("RERUN", {"yellow": True})
+    if str(report.outcome) == RERUN:
+        return RERUN, "R", ("RERUN", {"yellow": True})
     state = state_in(report)
     if not report.failed or state not in (State.INFRA, State.FLAKY):
         return None
@@ -345,16 +345,15 @@ def _take_evidence(item: pytest.Item, report: pytest.TestReport, run: Run) -> No
     subject = subject_of(item, run)
     if subject is None:
         return
-    circumstances = circumstances_of(item, subject, run)
-    if report.failed:
+    wanted = report.failed or (report.when == "call" and run.config.evidence is Evidence.ON)
+    circumstances = circumstances_of(item, subject, run) if wanted else None
+    if report.failed and circumstances is not None:
         report.sections.append(("Reproduce", circumstances.reproduce))
     if record is None or run.config.evidence is Evidence.OFF:
         return
-    vm = run.pool.find(subject.name)
-    wanted = report.failed or (report.when == "call" and run.config.evidence is Evidence.ON)
     try:
-        if wanted:
-            record.collect(vm, circumstances)
+        if circumstances is not None:
+            record.collect(run.pool.find(subject.name), circumstances)
         kept = record.keep(failed=wanted) if wanted or report.when == "call" else []
         allure.attach(kept)
     except OSError as error:

@@ -7,13 +7,10 @@ from collections.abc import Sequence
 import pytest
 
 from pytest_bootc import compat
-from pytest_bootc.judging import FAILED_BEFORE, NEXT_ITEM, first_line, state_in, subject_of
+from pytest_bootc.judging import FAILED_BEFORE, NEXT_ITEM, RERUN, first_line, state_in, subject_of
 from pytest_bootc.reports import allure
 from pytest_bootc.run import Run
 from pytest_bootc.verdict import State
-
-#: What a report's outcome is called whose test is run once more; pytest-rerunfailures calls it so, too.
-RERUN = "rerun"
 
 
 def run_protocol(item: pytest.Item, nextitem: pytest.Item | None, run: Run) -> bool | None:
@@ -27,7 +24,7 @@ def run_protocol(item: pytest.Item, nextitem: pytest.Item | None, run: Run) -> b
     if subject is None or compat.is_run_by_others(item):
         return None
     item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
-    hopeless = run.has_given_up(subject)
+    hopeless = run.given_up(subject) is not None
     reports = compat.run_phases(item, nextitem)
     worst = _worst(reports)
     if worst is not None and not hopeless and _deserves_another_try(state_in(worst), run):

@@ -129,22 +129,16 @@ class Run:
                 return subject
         raise ConfigError(f"the fixture `image` gave {image and image.reference}, which this run does not judge")
 
-    def give_up_again(self, subject: Subject) -> None:
-        """Do not try again what an earlier test has tried in vain.
+    def given_up(self, subject: Subject) -> BootcTestError | None:
+        """What an earlier test has tried in vain, and none tries again; told in short.
 
-        :raises BootcTestError: the subject's disk could not be made, or its machine not booted; told in short.
+        The subject's disk could not be made, or its machine not booted.
         """
         failure = self.disk_failures.get(subject.name)
         if failure is not None:
-            raise type(failure)(f"the disk could not be made: {failure.brief} (see the first error)")
+            return type(failure)(f"the disk could not be made: {failure.brief} (see the first error)")
         vm = self.pool.find(subject.name)
-        if vm is not None and vm.failure is not None:
-            raise vm.failure.again()
-
-    def has_given_up(self, subject: Subject) -> bool:
-        """Whether :meth:`give_up_again` would raise."""
-        vm = self.pool.find(subject.name)
-        return subject.name in self.disk_failures or (vm is not None and vm.failure is not None)
+        return None if vm is None or vm.failure is None else vm.failure.again()
 
     def start_afresh(self, subject: Subject) -> None:
         """Have what the subject's tests stand on made anew: the machine, and the disk where that had failed."""

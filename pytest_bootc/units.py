@@ -30,11 +30,11 @@ _PROPERTIES = (
 )
 _SHOW = f"systemctl show --no-pager --property={','.join(_PROPERTIES)}"
 
-# systemctl prints names that are longer than the terminal in full only when told.
-_LIST = "systemctl --no-pager --no-legend --plain --full"
+#: What begins every request for a list; names that are longer than the terminal are in full only when told.
+LIST = "systemctl --no-pager --no-legend --plain --full"
 _IN_STATE = f"""
 set -f
-listed=$({_LIST} --all --state="$1" list-units) || exit
+listed=$({LIST} --all --state="$1" list-units) || exit
 names=$(printf '%s\\n' "$listed" | while read -r name rest; do printf '%s\\n' "$name"; done)
 [ -z "$names" ] || exec {_SHOW} -- $names
 """
@@ -136,7 +136,7 @@ def in_state_command(state: str) -> Sequence[str]:
 
 def list_jobs_command() -> Sequence[str]:
     """The command that lists the jobs that systemd has queued."""
-    return (*_LIST.split(), "list-jobs")
+    return (*LIST.split(), "list-jobs")
 
 
 def status_command(name: str) -> Sequence[str]:

@@ -12,6 +12,8 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from pytest_bootc.journal import COREDUMP_MATCH
+
 #: The most that is taken of a core, in bytes.
 MOST_CORE = 6 << 20
 #: Stands in the command line of the processes that work for the request.
@@ -94,10 +96,9 @@ $jobs
 X
 [ $# = 0 ] || { echo; systemctl status --no-pager --full --lines=20 -- "$@"; } || :"""
 
-_COREDUMPS = """\
-journalctl --boot --no-pager --quiet --output=short-monotonic --reverse --lines=20 \
-MESSAGE_ID=fc2e22bc6ee647b6b90729ab34a250b1
-cd /var/lib/systemd/coredump && set -- * && [ -e "$1" ] && { echo; echo "$PWD:"; ls -ln "$@"; } || :"""
+_COREDUMPS = f"""\
+journalctl --boot --no-pager --quiet --output=short-monotonic --reverse --lines=20 {COREDUMP_MATCH}
+cd /var/lib/systemd/coredump && set -- * && [ -e "$1" ] && {{ echo; echo "$PWD:"; ls -ln "$@"; }} || :"""
 
 # systemd-coredump(8) has the boot id in the name of each. A whole one, or its name and size alone.
 _CORE = f"""\

@@ -148,7 +148,7 @@ class VM:
         machine = self._machine
         if machine is None or self.look() is not None:
             return self.trouble
-        limit = _LAST_CHANCE_SECONDS * min(machine.facts.time_factor, _LONGEST_KEEPALIVE_SECONDS / 15)
+        limit = _LAST_CHANCE_SECONDS * min(machine.facts.time_factor, _LONGEST_KEEPALIVE_SECONDS / _KEEPALIVE_SECONDS)
         if isinstance(machine, HasVitalSigns):
             self.trouble = machine.questioned(Deadline.after(limit))
         if self.trouble is None and isinstance(machine, HasControl):

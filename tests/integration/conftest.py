@@ -25,7 +25,7 @@ from pytest_bootc.disk.cache import Cache, default_home
 from pytest_bootc.disk.live import Workshop, build_live_disk
 from pytest_bootc.image import ImageReference
 from pytest_bootc.machine.qemu import QemuBackend, QemuMachine
-from pytest_bootc.model import MachineSpec, Network, RunConfig, SSHEndpoint
+from pytest_bootc.model import LiveDisk, MachineSpec, Network, RunConfig, SSHEndpoint
 from pytest_bootc.progress import Silent
 from pytest_bootc.source import source_for
 
@@ -324,14 +324,23 @@ def login_registry(tmp_path: Path) -> Iterator[RegistryServer]:
 
 
 @pytest.fixture(scope="session")
-def server_vm(image_layout: ImageLayouts) -> Iterator[QemuMachine]:
+def live_disk(image_layout: ImageLayouts) -> Callable[[str], LiveDisk]:
+    """The golden disk of a test image, by its name; made, or found in the cache."""
+
+    def disk(name: str) -> LiveDisk:
+        reference = ImageReference.parse(f"oci:{image_layout[name]}:latest")
+        source = source_for(reference)
+        deadline = Deadline.after(300)
+        workshop = Workshop(Cache(default_home()), deadline, Silent(), 40)
+        return build_live_disk(source.resolve(reference, deadline), source, workshop)
+
+    return disk
+
+
+@pytest.fixture(scope="session")
+def server_vm(live_disk: Callable[[str], LiveDisk]) -> Iterator[QemuMachine]:
     """A machine of the server image that has booted. Tests share it: leave it as it was."""
-    reference = ImageReference.parse(f"oci:{image_layout['server']}:latest")
-    source = source_for(reference)
-    deadline = Deadline.after(300)
-    workshop = Workshop(Cache(default_home()), deadline, Silent(), 40)
-    disk = build_live_disk(source.resolve(reference, deadline), source, workshop)
     spec = MachineSpec(memory_mib=1536, network=Network.RESTRICTED)
-    with QemuBackend(RunConfig(), default_home()).provision(spec, disk) as machine:
+    with QemuBackend(RunConfig(), default_home()).provision(spec, live_disk("server")) as machine:
         machine.start(Deadline.after(60))
         yield machine

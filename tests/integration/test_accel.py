@@ -5,19 +5,14 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from pytest_bootc.command import find_program
-from pytest_bootc.deadline import Deadline
-from pytest_bootc.disk.cache import Cache, default_home
-from pytest_bootc.disk.live import Workshop, build_live_disk
-from pytest_bootc.image import ImageReference
 from pytest_bootc.machine.accel import choose_accelerator
-from pytest_bootc.model import Accelerator
-from pytest_bootc.progress import Silent
-from pytest_bootc.source import source_for
+from pytest_bootc.model import Accelerator, LiveDisk
 
 pytestmark = [
     pytest.mark.integration,
@@ -25,13 +20,9 @@ pytestmark = [
 ]
 
 
-def test_the_probe_keeps_its_time_and_its_answer(image_layout: dict[str, Path], tmp_path: Path) -> None:
+def test_the_probe_keeps_its_time_and_its_answer(live_disk: Callable[[str], LiveDisk], tmp_path: Path) -> None:
     """A /dev/kvm that opens may still not run a kernel: it is tried, for three seconds at most, and once."""
-    reference = ImageReference.parse(f"oci:{image_layout['server']}:latest")
-    source = source_for(reference)
-    deadline = Deadline.after(300)
-    workshop = Workshop(Cache(default_home()), deadline, Silent(), 40)
-    kernel = build_live_disk(source.resolve(reference, deadline), source, workshop).kernel
+    kernel = live_disk("server").kernel
     qemu = find_program("qemu-system-x86_64", resolution="install QEMU")
     began = time.monotonic()
     chosen = choose_accelerator(qemu, "of this host", kernel, tmp_path / "probes")

@@ -14,18 +14,14 @@ from pathlib import Path
 import pytest
 
 from pytest_bootc.deadline import Deadline, wait_until
-from pytest_bootc.disk.cache import Cache, default_home
-from pytest_bootc.disk.live import Workshop, build_live_disk
+from pytest_bootc.disk.cache import default_home
 from pytest_bootc.errors import BootTimeoutError
 from pytest_bootc.evidence import Circumstances, EvidenceRecord, examine_failed_boot
 from pytest_bootc.evidence.examination import MOST_SECONDS
 from pytest_bootc.evidence.record import MOST_BYTES
-from pytest_bootc.image import ImageReference
 from pytest_bootc.machine.pool import VM
 from pytest_bootc.machine.qemu import QemuBackend, QemuMachine
-from pytest_bootc.model import LiveDisk, MachineSpec, Network, RunConfig
-from pytest_bootc.progress import Silent
-from pytest_bootc.source import source_for
+from pytest_bootc.model import MachineSpec, Network, RunConfig
 
 pytestmark = [pytest.mark.integration, pytest.mark.qemu]
 
@@ -34,18 +30,10 @@ HOST_SIDE = {"console.log", "versions.txt", "timeline.txt", "reproduce.txt"}
 GUEST_SIDE = {"journal.txt", "units.txt", "coredumps.txt", "processes.txt", "mounts.txt"}
 
 
-def live_disk(layout: Path) -> LiveDisk:
-    reference = ImageReference.parse(f"oci:{layout}:latest")
-    source = source_for(reference)
-    deadline = Deadline.after(300)
-    workshop = Workshop(Cache(default_home()), deadline, Silent(), 40)
-    return build_live_disk(source.resolve(reference, deadline), source, workshop)
-
-
 @pytest.fixture(scope="module")
-def vm(image_layout) -> Iterator[VM]:
+def vm(live_disk) -> Iterator[VM]:
     """A machine of an image with systemd-coredump that has booted; the tests of this module spoil it."""
-    disk = live_disk(image_layout["coredump-apparmor"])
+    disk = live_disk("coredump-apparmor")
     backend = QemuBackend(RunConfig(), default_home())
     vm = VM("server", backend, boot_seconds=120, missing=RuntimeError, listener=lambda *_: None)
     vm.use(MachineSpec(memory_mib=1536, network=Network.RESTRICTED), disk)
@@ -210,12 +198,12 @@ def test_a_machine_without_power(vm: VM, record: EvidenceRecord) -> None:
 
 
 @pytest.mark.slow
-def test_a_boot_that_hangs_is_told_by_what_its_guest_says(image_layout) -> None:
+def test_a_boot_that_hangs_is_told_by_what_its_guest_says(live_disk) -> None:
     backend = QemuBackend(RunConfig(), default_home())
     # Emulated guests have five times as long.
     vm = VM("hangs", backend, boot_seconds=14, missing=RuntimeError, listener=lambda *_: None)
     vm.examiner = examine_failed_boot
-    disk = live_disk(image_layout["hang-before-sshd"])
+    disk = live_disk("hang-before-sshd")
     with pytest.raises(BootTimeoutError):
         vm.use(MachineSpec(memory_mib=1536, network=Network.RESTRICTED), disk)
     assert vm.failure is not None

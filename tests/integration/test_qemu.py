@@ -7,7 +7,7 @@ import re
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,18 +15,15 @@ import pytest
 
 from pytest_bootc.deadline import Deadline, wait_until
 from pytest_bootc.disk import erofs
-from pytest_bootc.disk.cache import Cache, default_home
-from pytest_bootc.disk.live import Workshop, build_live_disk, file_hashes
+from pytest_bootc.disk.cache import default_home
+from pytest_bootc.disk.live import file_hashes
 from pytest_bootc.disk.tar import EntryKind, scan
 from pytest_bootc.disk.tree import Tree
 from pytest_bootc.errors import ConfigError, GuestError, SSHConnectError
 from pytest_bootc.guest import Guest
-from pytest_bootc.image import ImageReference
 from pytest_bootc.machine.base import PowerState
 from pytest_bootc.machine.qemu import QemuBackend, QemuMachine
 from pytest_bootc.model import LiveDisk, MachineSpec, Network, RunConfig
-from pytest_bootc.progress import Silent
-from pytest_bootc.source import source_for
 from pytest_bootc.ssh import SSHSession
 
 pytestmark = [pytest.mark.integration, pytest.mark.qemu]
@@ -34,17 +31,9 @@ pytestmark = [pytest.mark.integration, pytest.mark.qemu]
 _BOOT_SECONDS = 60.0
 
 
-def live_disk(layout: Path) -> LiveDisk:
-    reference = ImageReference.parse(f"oci:{layout}:latest")
-    source = source_for(reference)
-    deadline = Deadline.after(300)
-    workshop = Workshop(Cache(default_home()), deadline, Silent(), 40)
-    return build_live_disk(source.resolve(reference, deadline), source, workshop)
-
-
 @pytest.fixture(scope="module")
-def disk(image_layout: dict[str, Path]) -> LiveDisk:
-    return live_disk(image_layout["server"])
+def disk(live_disk: Callable[[str], LiveDisk]) -> LiveDisk:
+    return live_disk("server")
 
 
 @pytest.fixture(scope="module")
@@ -211,11 +200,11 @@ def test_powering_off_ends_every_process(machine: QemuMachine, ssh: SSHSession) 
 
 
 def test_another_qemu_boots_the_fallback_root(
-    image_layout: dict[str, Path], sshd: object, monkeypatch: pytest.MonkeyPatch
+    live_disk: Callable[[str], LiveDisk], sshd: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One boot for three things: QEMU 10, a host without mkfs.erofs, and a network that reaches the host."""
     monkeypatch.setattr(erofs, "tool_version", lambda deadline: None)
-    disk = live_disk(image_layout["server"])
+    disk = live_disk("server")
     assert disk.root_type == "ext4"
     other = default_home() / "tools" / "qemu-10" / "qemu-system-x86_64"
     spec = MachineSpec(memory_mib=1536, network=Network.USER, qemu=str(other))

@@ -19,10 +19,7 @@ import pytest
 
 from pytest_bootc.command import find_program, run
 from pytest_bootc.deadline import Deadline, wait_until
-from pytest_bootc.disk.cache import Cache, default_home
-from pytest_bootc.disk.live import Workshop, build_live_disk
 from pytest_bootc.errors import BackendError, ProvisionError
-from pytest_bootc.image import ImageReference
 from pytest_bootc.machine.base import PowerState
 from pytest_bootc.machine.process import Processes
 from pytest_bootc.machine.qemu import QemuBackend, QemuMachine
@@ -31,8 +28,6 @@ from pytest_bootc.machine.qmp import QMPClient
 from pytest_bootc.machine.rundir import RunFolder
 from pytest_bootc.machine.storage import make_overlay
 from pytest_bootc.model import Accelerator, LiveDisk, MachineSpec, Network, RunConfig
-from pytest_bootc.progress import Silent
-from pytest_bootc.source import source_for
 
 pytestmark = pytest.mark.integration
 
@@ -58,12 +53,8 @@ def soon() -> Deadline:
 
 
 @pytest.fixture(scope="module")
-def disk(image_layout: dict[str, Path]) -> LiveDisk:
-    reference = ImageReference.parse(f"oci:{image_layout['server']}:latest")
-    source = source_for(reference)
-    deadline = Deadline.after(300)
-    workshop = Workshop(Cache(default_home()), deadline, Silent(), 40)
-    return build_live_disk(source.resolve(reference, deadline), source, workshop)
+def disk(live_disk: Callable[[str], LiveDisk]) -> LiveDisk:
+    return live_disk("server")
 
 
 class Machine:

@@ -82,7 +82,7 @@ def backend(tmp_path: Path) -> Backend:
 @pytest.fixture
 def vm(backend: Backend, guard: Guard) -> Iterator[VM]:
     """A handle; nothing has booted."""
-    made = VM("server", backend, boot_seconds=5, missing=NotImplementedError, listener=guard.hear)
+    made = VM("server", backend, boot_seconds=5, missing=LookupError, listener=guard.hear)
     yield made
     made.release()
 
