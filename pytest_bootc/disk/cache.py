@@ -4,33 +4,43 @@
 
     HOME/                       0700
     ├── locks/NAME              held by flock while somebody works on NAME; removed with the work
+    │   └── STORE.KEY.lease     shared by all who use an entry; removed with the last of them
     ├── tools/NAME-VERSION/     programs that the host lacks
+    ├── downloads/v1/           blobs that have arrived in part
     ├── layers/v1/              unpacked layers
-    └── disks/v1/               golden disks
+    ├── warm/v1/                saved states of machines
+    └── disks/v2/               golden disks
+        ├── KEY/                an entry; its time of modification is that of its last use
+        │   └── entry.json      which image it was made for, and which entries of other stores it cannot be without
         ├── .NAME.XXXX.lock     held by flock for as long as the builder lives
         └── .NAME.XXXX.building/NAME    not published yet
 
 Processes that die leave no lock behind (the kernel lets go of it), and what they were building is recognised by the
 lock that nobody holds. A crash of the host is not covered by that, only by the checks of whoever reads the result.
+The folder v1, v2 ... says how the entries of a store are to be read; those of other versions are left alone.
 """
 
 from __future__ import annotations
 
 import errno
-import fcntl
+import json
 import os
 import secrets
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from pytest_bootc.deadline import Deadline, wait_until
+from pytest_bootc.disk.locking import Held, holder, remove_if_free
 from pytest_bootc.errors import ConfigError, DiskError, WaitTimeoutError
 from pytest_bootc.progress import Progress, Silent
 
 _LOCKS = "locks"
-_SCHEMAS = {"layers": "v1", "disks": "v1"}
+_ABOUT = "entry.json"
+#: What is stored, and the version of the folder that it is stored in.
+SCHEMAS = {"layers": "v1", "disks": "v2", "warm": "v1", "downloads": "v1"}
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _FULL_WORDS = ("No space left on device", "Disk quota exceeded")  # of programs, which run with the texts of C
 _MIB = 1 << 20
@@ -51,6 +61,42 @@ def default_home() -> Path:
         raise ConfigError("there is no place for the cache", resolution="set XDG_CACHE_HOME to a folder") from error
 
 
+@dataclass(frozen=True)
+class About:
+    """What an entry says of itself to whoever lists or empties the cache.
+
+    ``image`` is the reference that it was made for and ``digest`` the manifest's, where there are such; ``needs`` are
+    the names (:meth:`Cache.name_of`) of the entries that it cannot be without: as long as it is there, they stay.
+    """
+
+    image: str = ""
+    digest: str = ""
+    needs: tuple[str, ...] = ()
+
+
+class Draft:
+    """Something that is being made, at ``path``, which is not there yet; nobody sees it until it is published."""
+
+    def __init__(self, final: Path, work: Path) -> None:
+        self._final = final
+        self._work = work
+        self.path = work / final.name
+
+    def publish(self, about: About | None = None) -> None:
+        """Move what was made to its place at once; what was there before is replaced.
+
+        ``about`` is for a folder, and written into it.
+
+        :raises DiskError: the host's disk is full, or refuses to be written.
+        """
+        with _host_trouble(*_storing(self._final)):
+            if about is not None:
+                (self.path / _ABOUT).write_text(json.dumps(asdict(about), indent=1))
+            if self._final.exists():
+                self._final.rename(self._work / ".replaced")
+            self.path.rename(self._final)
+
+
 class Cache:
     """The store in one folder, which is made, and freed of what dead builders left in it.
 
@@ -59,20 +105,25 @@ class Cache:
 
     def __init__(self, home: Path) -> None:
         self.home = home
+        self._stores = {name: home / name / version for name, version in SCHEMAS.items()}
         #: Unpacked layers.
-        self.layers = home / "layers" / _SCHEMAS["layers"]
+        self.layers = self._stores["layers"]
         #: Golden disks.
-        self.disks = home / "disks" / _SCHEMAS["disks"]
+        self.disks = self._stores["disks"]
+        #: Saved states of machines.
+        self.warm = self._stores["warm"]
+        #: Blobs that have arrived in part.
+        self.downloads = self._stores["downloads"]
         #: Programs that the host lacks, each in a folder with its version.
         self.tools = home / "tools"
         with _host_trouble(f"the cache {home} cannot be made", home):
             home.mkdir(mode=0o700, parents=True, exist_ok=True)
-            for folder in (home / _LOCKS, self.layers, self.disks):
+            for folder in (home / _LOCKS, *self._stores.values()):
                 folder.mkdir(parents=True, exist_ok=True)
-            for folder in (self.layers, self.disks, self.tools):
+            for folder in (*self._stores.values(), self.tools):
                 _remove_leftovers(folder)
             for path in (home / _LOCKS).iterdir():
-                _remove_if_free(path)
+                remove_if_free(path)
 
     @contextmanager
     def lock(
@@ -86,28 +137,60 @@ class Cache:
         """
         path = self.home / _LOCKS / name
 
-        def attempt() -> _Held | None:
+        def attempt() -> Held | None:
             check()
             with _host_trouble(f"{name} cannot be locked", self.home):
-                return _Held.attempt(path)
+                return Held.attempt(path)
 
         held = attempt()
         if held is None:
-            with progress.stage(f"waiting for {_holder(path)}, which works on {name}"):
+            with progress.stage(f"waiting for {holder(path)}, which works on {name}"):
                 held = self._wait(attempt, path, deadline)
         with held:
             yield
 
-    def _wait(self, attempt: Callable[[], _Held | None], path: Path, deadline: Deadline) -> _Held:
+    def _wait(self, attempt: Callable[[], Held | None], path: Path, deadline: Deadline) -> Held:
         try:
             return wait_until(attempt, deadline, what=f"the lock {path}")
         except WaitTimeoutError as error:
             raise DiskError(
-                f"waited {deadline.seconds:g} s for {_holder(path)}, which works on {path.name}",
+                f"waited {deadline.seconds:g} s for {holder(path)}, which works on {path.name}",
                 resolution="let that run finish, or end it; what it leaves behind is cleaned up",
             ) from error
 
-    def publish(self, build: Callable[[Path], None], final: Path) -> None:
+    @contextmanager
+    def lease(self, final: Path, deadline: Deadline) -> Iterator[Held]:
+        """Use an entry, together with any others: while the context lasts it is not removed.
+
+        The entry need not be there yet. So take the lease, then look for it, and if need be make it. A process that
+        is given the lease's ``fileno()`` holds it too. The time of its last use becomes now, and again at the end.
+
+        :raises DiskError: it was still being removed at the deadline, or the cache cannot be written.
+        """
+        path = self._lease(final)
+
+        def attempt() -> Held | None:
+            with _host_trouble(f"{self.name_of(final)} cannot be reserved", self.home):
+                return Held.attempt(path, shared=True)
+
+        with self._wait(attempt, path, deadline) as held:
+            _touch(final)
+            yield held
+            _touch(final)
+
+    def name_of(self, final: Path) -> str:
+        """The name of an entry in any version of the cache: ``STORE/KEY``."""
+        return f"{final.parent.parent.name}/{final.name}"
+
+    def about(self, final: Path) -> About | None:
+        """What an entry says of itself; ``None`` where it is not there or says nothing."""
+        try:
+            said = json.loads((final / _ABOUT).read_bytes())
+            return About(said["image"], said["digest"], tuple(said["needs"]))
+        except (OSError, ValueError, KeyError, TypeError):  # not there, or not written by us
+            return None
+
+    def publish(self, build: Callable[[Path], None], final: Path, about: About | None = None) -> None:
         """Have ``build`` make a file or folder at the path that it is given, then move that to ``final`` at once.
 
         Until then nothing is seen under the final name; what was there before is replaced. Hold the lock of what
@@ -115,21 +198,49 @@ class Cache:
 
         :raises DiskError: the host's disk is full, or refuses to be written.
         """
-        with _host_trouble(f"{final.name} cannot be stored in {final.parent}", final.parent):
-            held, work = _new_work(final)
-            with held:
-                self._publish(build, final, work)
+        with self.draft(final) as draft, _host_trouble(*_storing(final)):
+            build(draft.path)
+            draft.publish(about)
 
-    def _publish(self, build: Callable[[Path], None], final: Path, work: Path) -> None:
-        work.mkdir()
-        try:
-            made = work / final.name
-            build(made)
-            if final.exists():
-                final.rename(work / ".replaced")
-            made.rename(final)
-        finally:
-            shutil.rmtree(work, ignore_errors=True)
+    @contextmanager
+    def draft(self, final: Path) -> Iterator[Draft]:
+        """Make what is to become ``final``; leaving the context removes what was not published.
+
+        :raises DiskError: the host's disk is full, or refuses to be written.
+        """
+        with _host_trouble(*_storing(final)):
+            held, work = _new_work(final)
+        with held:
+            try:
+                with _host_trouble(*_storing(final)):
+                    work.mkdir()
+                yield Draft(final, work)
+            finally:
+                shutil.rmtree(work, ignore_errors=True)
+
+    def remove(self, final: Path, needed: Callable[[], bool] = lambda: False) -> bool:
+        """Remove an entry, unless it is in use. It disappears at once, however long it takes to give back the space.
+
+        ``needed`` is asked while nobody can begin to use it, and may keep it.
+
+        :raises DiskError: the host refuses.
+        """
+        with _host_trouble(f"{self.name_of(final)} cannot be removed", self.home):
+            held = Held.attempt(self._lease(final))
+            if held is None:
+                return False
+            own, work = _new_work(final)
+            with own:
+                with held:
+                    if needed() or not final.exists():
+                        return False
+                    work.mkdir()
+                    final.rename(work / final.name)
+                shutil.rmtree(work)
+            return True
+
+    def _lease(self, final: Path) -> Path:
+        return self.home / _LOCKS / f"{self.name_of(final).replace('/', '.')}.lease"
 
     def require_free(self, size: int, what: str) -> None:
         """See to it that so many bytes are free.
@@ -141,11 +252,20 @@ class Cache:
             raise _full(f"there is no room for {what}", self.home, f"needed {size // _MIB} MiB at least")
 
 
-def _new_work(final: Path) -> tuple[_Held, Path]:
+def _touch(final: Path) -> None:
+    with suppress(FileNotFoundError):  # it may have to be made yet
+        os.utime(final)
+
+
+def _storing(final: Path) -> tuple[str, Path]:
+    return f"{final.name} cannot be stored in {final.parent}", final.parent
+
+
+def _new_work(final: Path) -> tuple[Held, Path]:
     """A held lock, and the folder that may be made under it."""
     while True:
         stem = f".{final.name}.{secrets.token_hex(4)}"
-        held = _Held.attempt(final.with_name(f"{stem}.lock"))
+        held = Held.attempt(final.with_name(f"{stem}.lock"))
         if held is not None:  # else somebody who looks for leftovers was faster than we
             return held, final.with_name(f"{stem}.building")
 
@@ -153,72 +273,10 @@ def _new_work(final: Path) -> tuple[_Held, Path]:
 def _remove_leftovers(folder: Path) -> None:
     stems = {path.stem for pattern in (".*.building", ".*.lock") for path in folder.glob(pattern)}
     for stem in stems:
-        held = _Held.attempt(folder / f"{stem}.lock")
+        held = Held.attempt(folder / f"{stem}.lock")
         if held is not None:  # else its builder lives
             with held:
                 shutil.rmtree(folder / f"{stem}.building", ignore_errors=True)
-
-
-def _remove_if_free(lock: Path) -> None:
-    held = _Held.attempt(lock)
-    if held is not None:
-        with held:
-            pass
-
-
-class _Held:
-    """A lock file while it is locked; leaving the context removes and unlocks it."""
-
-    def __init__(self, path: Path, descriptor: int) -> None:
-        self._path = path
-        self._descriptor = descriptor
-
-    @classmethod
-    def attempt(cls, path: Path) -> _Held | None:
-        """Lock the file, or return ``None`` while another one has it.
-
-        Whoever lets go removes the file first, so what was just locked may be a file that has no name any more;
-        then the one that has it now is tried.
-        """
-        while True:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if os.path.samestat(path.stat(), os.fstat(descriptor)):
-                    return cls(path, descriptor)._signed()
-            except BlockingIOError:
-                os.close(descriptor)
-                return None
-            except FileNotFoundError:
-                pass
-            except BaseException:
-                os.close(descriptor)
-                raise
-            os.close(descriptor)
-
-    def _signed(self) -> _Held:
-        """Say in the file who has it."""
-        try:
-            os.pwrite(self._descriptor, f"{os.getpid()}\n".encode(), 0)
-        except OSError:
-            # On a full disk its name goes with the lock, as when that is let go.
-            self._path.unlink(missing_ok=True)
-            raise
-        return self
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, *_: object) -> None:
-        self._path.unlink(missing_ok=True)
-        os.close(self._descriptor)
-
-
-def _holder(path: Path) -> str:
-    try:
-        return f"process {int(path.read_text())}"
-    except (OSError, ValueError):  # it let go just now, or has not written its number yet
-        return "another process"
 
 
 @contextmanager

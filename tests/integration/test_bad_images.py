@@ -397,4 +397,4 @@ def test_layers_of_another_size_are_fetched_again(server: Server, tmp_path: Path
         size = json.loads(path.with_name("layer.json").read_bytes())["size"]
         with path.open("rb") as tar:
             assert hashlib.sha256(tar.read(size)).hexdigest() == layer.diff_id.hex
-    assert leftovers(cache) == [f"disks/v1/{first.key}"]
+    assert leftovers(cache) == [str((cache.disks / first.key).relative_to(cache.home))]

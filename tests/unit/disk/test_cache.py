@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pytest_bootc.deadline import Deadline
-from pytest_bootc.disk.cache import Cache, default_home
+from pytest_bootc.disk.cache import SCHEMAS, About, Cache, default_home
 from pytest_bootc.errors import Blame, ConfigError, DiskError
 from pytest_bootc.progress import Silent
 
@@ -33,7 +33,7 @@ def everything(folder: Path) -> set[str]:
     return {str(path.relative_to(folder)) for path in folder.rglob("*")}
 
 
-EMPTY = {"disks", "disks/v1", "layers", "layers/v1", "locks"}
+EMPTY = {"locks", *(f"{name}{version}" for name, schema in SCHEMAS.items() for version in ("", f"/{schema}"))}
 
 
 def test_home_follows_xdg(monkeypatch):
@@ -76,7 +76,7 @@ def test_publish_a_file_and_a_folder(tmp_path):
     cache.publish(build, cache.disks / "thing")
 
     assert seen == ["thing"]
-    assert everything(cache.home) == EMPTY | {"layers/v1/file", "disks/v1/thing", "disks/v1/thing/content"}
+    assert everything(cache.home) == EMPTY | {"layers/v1/file", "disks/v2/thing", "disks/v2/thing/content"}
 
 
 def test_publish_replaces_what_was_there(tmp_path):
@@ -88,7 +88,7 @@ def test_publish_replaces_what_was_there(tmp_path):
             (path / text).touch()
 
         cache.publish(build, cache.disks / "thing")
-    assert everything(cache.home) == EMPTY | {"disks/v1/thing", "disks/v1/thing/new"}
+    assert everything(cache.home) == EMPTY | {"disks/v2/thing", "disks/v2/thing/new"}
 
 
 def test_a_failed_build_leaves_nothing(tmp_path):
@@ -282,4 +282,143 @@ def test_what_a_dead_builder_made_is_removed(tmp_path, builder):
     assert everything(tmp_path) == EMPTY
     with cache.lock("x", Deadline.after(0)):
         cache.publish(Path.touch, cache.disks / "thing")
-    assert everything(tmp_path) == EMPTY | {"disks/v1/thing"}
+    assert everything(tmp_path) == EMPTY | {"disks/v2/thing"}
+
+
+USER = """
+import sys
+from pathlib import Path
+from pytest_bootc.deadline import Deadline
+from pytest_bootc.disk.cache import Cache
+
+cache = Cache(Path(sys.argv[1]))
+with cache.lease(cache.disks / "thing", Deadline.after(5)):
+    print("using", flush=True)
+    sys.stdin.read()
+"""
+
+
+def make(cache: Cache, final: Path, about: About | None = None) -> Path:
+    cache.publish(Path.mkdir, final, about)
+    return final
+
+
+@pytest.fixture
+def user(tmp_path):
+    """Another process that uses an entry."""
+    command = [sys.executable, "-c", USER, tmp_path]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"using\n"
+        yield process
+        process.kill()
+
+
+def test_what_is_used_is_not_removed(tmp_path, user):
+    cache = Cache(tmp_path)
+    thing = make(cache, cache.disks / "thing")
+    assert not cache.remove(thing)
+    with cache.lease(thing, Deadline.after(0)):  # both may use it
+        user.stdin.close()
+        user.wait()
+        assert not cache.remove(thing)
+    assert cache.remove(thing)
+    assert everything(tmp_path) == EMPTY
+
+
+def test_what_a_dead_process_used_is_free(tmp_path, user):
+    cache = Cache(tmp_path)
+    thing = make(cache, cache.disks / "thing")
+    user.send_signal(signal.SIGKILL)
+    user.wait()
+    assert cache.remove(thing)
+    assert everything(tmp_path) == EMPTY
+
+
+def test_a_lease_is_handed_on(tmp_path):
+    cache = Cache(tmp_path)
+    thing = make(cache, cache.disks / "thing")
+    with cache.lease(thing, Deadline.after(5)) as lease:
+        heir = subprocess.Popen(["cat"], stdin=subprocess.PIPE, pass_fds=[lease.fileno()])
+    with heir:
+        assert not cache.remove(thing)
+        assert not Cache(tmp_path).remove(thing)
+        assert thing.exists()
+    assert cache.remove(thing)
+    assert everything(tmp_path) == EMPTY
+
+
+def test_a_lease_waits_while_its_entry_is_removed(tmp_path):
+    cache, got = Cache(tmp_path), threading.Event()
+    thing = make(cache, cache.disks / "thing")
+
+    def use():
+        with cache.lease(thing, Deadline.after(20)):
+            got.set()
+
+    thread = threading.Thread(target=use)
+
+    def needed() -> bool:
+        thread.start()
+        with (
+            pytest.raises(DiskError, match=r"which works on disks\.thing\.lease"),
+            cache.lease(thing, Deadline.after(0)),
+        ):
+            pass
+        return got.is_set()
+
+    assert cache.remove(thing, needed)
+    thread.join()
+    assert got.is_set()
+
+
+def test_what_is_needed_stays(tmp_path):
+    cache = Cache(tmp_path)
+    thing = make(cache, cache.disks / "thing")
+    assert not cache.remove(thing, lambda: True)
+    assert thing.exists()
+    assert cache.remove(thing)
+    assert not cache.remove(thing)
+
+
+def test_the_time_of_the_last_use(tmp_path):
+    cache = Cache(tmp_path)
+    thing = make(cache, cache.disks / "thing")
+    os.utime(thing, (1, 1))
+    with cache.lease(thing, Deadline.after(5)):
+        assert thing.stat().st_mtime > 1
+        os.utime(thing, (1, 1))
+    assert thing.stat().st_mtime > 1
+
+
+def test_what_an_entry_says_of_itself(tmp_path):
+    cache = Cache(tmp_path)
+    said = About("example.org/os:1", "sha256:ab", (cache.name_of(cache.layers / "cd"),))
+    thing = make(cache, cache.warm / "thing", said)
+    assert said.needs == ("layers/cd",)
+    assert cache.about(thing) == said
+    assert cache.about(make(cache, cache.disks / "silent")) is None
+    (thing / "entry.json").write_text('{"image": "x"}')
+    assert cache.about(thing) is None
+
+
+def test_a_draft_is_published_or_gone(tmp_path):
+    cache = Cache(tmp_path)
+    for publish in (False, True):
+        with cache.draft(cache.warm / "thing") as draft:
+            draft.path.mkdir()
+            (draft.path / "ram").touch()
+            Cache(tmp_path)  # whoever begins meanwhile leaves it alone
+            if publish:
+                draft.publish(About("os"))
+            assert (cache.warm / "thing").exists() == publish
+    assert everything(tmp_path) == EMPTY | {f"warm/v1/thing{name}" for name in ("", "/ram", "/entry.json")}
+
+
+def test_other_versions_are_left_alone(tmp_path):
+    others = [tmp_path / "disks" / "v1" / "key", tmp_path / "layers" / "v99" / ".x.building"]
+    for other in others:
+        other.mkdir(parents=True)
+    cache = Cache(tmp_path)
+    assert all(other.exists() for other in others)
+    assert not any(store in other.parents for other in others for store in (cache.disks, cache.layers))

@@ -1,0 +1,124 @@
+"""Locks between processes, by flock(2): the kernel lets go of them when their holder dies, however it does."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+_LOCKS = Path("/proc/locks")
+_SHOWN = 60  # characters of a command line
+
+
+class Held:
+    """A lock file while it is locked; leaving the context unlocks it, and removes it where nobody else has it.
+
+    The lock belongs to the open file: a process that is given :meth:`fileno` holds it too, until both have let go.
+    """
+
+    def __init__(self, path: Path, descriptor: int, *, shared: bool) -> None:
+        self._path = path
+        self._descriptor = descriptor
+        self._shared = shared
+
+    @classmethod
+    def attempt(cls, path: Path, *, shared: bool = False) -> Held | None:
+        """Lock the file, for itself or together with others who share it; ``None`` while that cannot be.
+
+        Whoever lets go removes the file first, so what was just locked may be a file that has no name any more;
+        then the one that has it now is tried.
+        """
+        operation = fcntl.LOCK_NB | (fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
+        while True:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                fcntl.flock(descriptor, operation)
+                if os.path.samestat(path.stat(), os.fstat(descriptor)):
+                    held = cls(path, descriptor, shared=shared)
+                    return held if shared else held._signed()
+            except BlockingIOError:
+                os.close(descriptor)
+                return None
+            except FileNotFoundError:
+                pass
+            except BaseException:
+                os.close(descriptor)
+                raise
+            os.close(descriptor)
+
+    def fileno(self) -> int:
+        """The descriptor, for a process that is to hold the lock as well (``pass_fds``)."""
+        return self._descriptor
+
+    def _signed(self) -> Held:
+        """Say in the file who has it."""
+        try:
+            os.pwrite(self._descriptor, f"{os.getpid()}\n".encode(), 0)
+        except OSError:
+            # On a full disk its name goes with the lock, as when that is let go.
+            self._path.unlink(missing_ok=True)
+            raise
+        return self
+
+    def __enter__(self) -> Held:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._shared:
+            os.close(self._descriptor)
+            remove_if_free(self._path)  # asked anew: a process that was given the descriptor shares even its changes
+        else:
+            self._path.unlink(missing_ok=True)
+            os.close(self._descriptor)
+
+
+def remove_if_free(path: Path) -> bool:
+    """Remove a lock file that nobody has locked; whether it was so."""
+    held = Held.attempt(path)
+    if held is None:
+        return False
+    with held:
+        return True
+
+
+def holder(path: Path) -> str:
+    """Who has locked a file for itself, in words."""
+    try:
+        return f"process {int(path.read_text())}"
+    except (OSError, ValueError):  # it let go just now, or has not written its number yet
+        return "another process"
+
+
+def holders(path: Path) -> tuple[str, ...]:
+    """All who hold a lock on a file, in words; none where nobody does.
+
+    Processes are known by /proc/locks (proc(5)), which does not show those of other containers.
+    """
+    try:
+        inode = path.stat().st_ino
+    except FileNotFoundError:
+        return ()
+    if remove_if_free(path):
+        return ()
+    numbers = sorted(set(_numbers(inode)))
+    return tuple(_process(number) for number in numbers) or ("another process",)
+
+
+def _numbers(inode: int) -> Iterator[int]:
+    for line in _LOCKS.read_text().splitlines():
+        words = line.split()  # 1: FLOCK ADVISORY READ 1234 fd:00:5678 0 EOF
+        if len(words) >= 6 and words[1] == "FLOCK" and words[5].rpartition(":")[2] == str(inode):
+            number = int(words[4])
+            if number > 0:
+                yield number
+
+
+def _process(number: int) -> str:
+    try:
+        words = Path(f"/proc/{number}/cmdline").read_bytes().rstrip(b"\0").split(b"\0")
+    except OSError:  # it is gone: whom it gave the lock to has it still
+        return f"a child of process {number}"
+    line = " ".join(word.decode(errors="backslashreplace") for word in words)
+    text = line if line.isprintable() else line.encode("unicode_escape").decode("ascii")
+    return f"process {number} ({text if len(text) <= _SHOWN else text[: _SHOWN - 3] + '...'})"
