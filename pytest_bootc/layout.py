@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tarfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ from pytest_bootc.manifest import (
     resolve,
 )
 from pytest_bootc.model import ResolvedImage
+from pytest_bootc.progress import Progress
 from pytest_bootc.source import CHUNK
 
 _REF_NAME = "org.opencontainers.image.ref.name"
@@ -34,6 +36,8 @@ class LayoutSource:
     :raises ImageReferenceError: there is nothing at that path.
     :raises RegistryError: what is there is no layout.
     """
+
+    remote = False
 
     def __init__(self, reference: ImageReference) -> None:
         self._path = Path(reference.name)
@@ -53,11 +57,19 @@ class LayoutSource:
         root = parse_document(raw, digest, f"the manifest of {reference}")
         return resolve(reference, root, architecture, fetch)
 
-    def open_blob(self, digest: Digest, deadline: Deadline) -> Iterator[bytes]:
+    @contextmanager
+    def opened(
+        self, image: ResolvedImage, scratch: Path, deadline: Deadline, progress: Progress
+    ) -> Iterator[ResolvedImage]:
+        """See :meth:`pytest_bootc.source.ImageSource.opened`."""
+        yield image
+
+    def open_blob(self, digest: Digest, deadline: Deadline, offset: int = 0) -> Iterator[bytes]:
         """See :meth:`pytest_bootc.source.ImageSource.open_blob`."""
         name = _blob_name(digest)
         with self._store.open(name) as (file, size):
-            left = size
+            left = max(0, size - offset)
+            file.seek(size - left, os.SEEK_CUR)
             while left:
                 if deadline.expired():
                     raise RegistryError(f"reading {name} of {self._path} took more than {deadline.seconds:g} s")

@@ -9,7 +9,8 @@ from __future__ import annotations
 import ipaddress
 import threading
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
+from pathlib import Path
 from typing import Any
 
 import oras.provider
@@ -22,6 +23,7 @@ from pytest_bootc.errors import ImageReferenceError, RegistryError
 from pytest_bootc.image import Digest, ImageReference
 from pytest_bootc.manifest import ACCEPTED, DOCUMENT_LIMIT, Kind, parse_document, resolve
 from pytest_bootc.model import ResolvedImage
+from pytest_bootc.progress import Progress
 from pytest_bootc.source import CHUNK
 
 _RETRY_PAUSES = (0.2, 0.8)  # seconds
@@ -38,6 +40,8 @@ class RegistrySource:
     Loopback addresses are spoken to in plain HTTP, all others in HTTPS. Nobody logs in: only images that everybody
     may read can be had.
     """
+
+    remote = True
 
     def __init__(self, reference: ImageReference) -> None:
         self._name = reference.name
@@ -56,10 +60,21 @@ class RegistrySource:
         root = parse_document(raw, digest, f"the manifest of {reference}")
         return resolve(reference, root, architecture, fetch)
 
-    def open_blob(self, digest: Digest, deadline: Deadline) -> Iterator[bytes]:
+    @contextmanager
+    def opened(
+        self, image: ResolvedImage, scratch: Path, deadline: Deadline, progress: Progress
+    ) -> Iterator[ResolvedImage]:
+        """See :meth:`pytest_bootc.source.ImageSource.opened`."""
+        yield image
+
+    def open_blob(self, digest: Digest, deadline: Deadline, offset: int = 0) -> Iterator[bytes]:
         """See :meth:`pytest_bootc.source.ImageSource.open_blob`."""
         with closing(self._get(f"blobs/{digest}", deadline)) as response:
-            yield from self._pieces(response, deadline)
+            for piece in self._pieces(response, deadline):
+                skipped = min(offset, len(piece))
+                offset -= skipped
+                if skipped < len(piece):
+                    yield piece[skipped:]
 
     def _document(self, path: str, limit: int, deadline: Deadline) -> tuple[bytes, Digest | None]:
         """A small document, and its digest by the registry's own word."""

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
+from pathlib import Path
 from typing import Protocol
 
 from pytest_bootc.deadline import Deadline
 from pytest_bootc.errors import ConfigError
 from pytest_bootc.image import Digest, ImageReference, Transport
 from pytest_bootc.model import ResolvedImage
+from pytest_bootc.progress import Progress
 
 #: How many bytes :meth:`ImageSource.open_blob` hands over at a time, at most.
 CHUNK = 1 << 20
@@ -17,6 +20,10 @@ CHUNK = 1 << 20
 
 class ImageSource(Protocol):
     """The place that one image reference points to. May be used from several threads at once."""
+
+    @property
+    def remote(self) -> bool:
+        """Whether blobs come over a network, so that what has come of one is worth keeping when the rest does not."""
 
     def resolve(self, reference: ImageReference, deadline: Deadline, architecture: str = "amd64") -> ResolvedImage:
         """The image for Linux on ``architecture`` (the word of the OCI image-spec: amd64, arm64 ...).
@@ -29,8 +36,20 @@ class ImageSource(Protocol):
         :raises DigestMismatchError: it delivered other bytes than were asked for.
         """
 
-    def open_blob(self, digest: Digest, deadline: Deadline) -> Iterator[bytes]:
-        """The bytes of a blob, in pieces of at most :data:`CHUNK` bytes. The caller verifies them.
+    @contextmanager
+    def opened(
+        self, image: ResolvedImage, scratch: Path, deadline: Deadline, progress: Progress
+    ) -> Iterator[ResolvedImage]:
+        """Have the blobs of a resolved image at hand for as long as the context lasts.
+
+        What comes back is the same image with its layers as :meth:`open_blob` delivers them. ``scratch`` is a path
+        where nothing is yet, for a source that has to write the blobs somewhere; the caller removes what is there.
+
+        :raises RegistryError: the source did not deliver.
+        """
+
+    def open_blob(self, digest: Digest, deadline: Deadline, offset: int = 0) -> Iterator[bytes]:
+        """The bytes of a blob from ``offset`` on, in pieces of at most :data:`CHUNK` bytes. The caller verifies them.
 
         :raises RegistryError: the source did not deliver, at the first piece or later.
         """

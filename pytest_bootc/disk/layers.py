@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import json
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from pytest_bootc.deadline import Deadline
 from pytest_bootc.disk.cache import Cache
+from pytest_bootc.disk.download import PartialBlob
 from pytest_bootc.disk.unpack import IMAGE_LIMIT, Blob, Budget, padded, unpack
-from pytest_bootc.errors import DiskError, RegistryError
+from pytest_bootc.errors import DigestMismatchError, DiskError, ImageError, RegistryError
 from pytest_bootc.image import Digest
 from pytest_bootc.model import Layer, ResolvedImage
 from pytest_bootc.progress import Progress, Stage
 from pytest_bootc.source import ImageSource
 
-# One waits for bytes while the other unpacks; most machines of CI have two cores.
-_THREADS = 2
+# What a registry sends side by side; one waits for bytes while another unpacks.
+_THREADS = 3
+_NAME_DIGITS = 32
 _SIDECAR = "layer.json"
 
 
@@ -61,12 +64,15 @@ class LayerStore:
         if missing:
             budget = Budget(IMAGE_LIMIT)
             budget.spend(sum(layer.size for layer in stored.values()))
-            total = sum(layer.size for layer in missing.values())
-            self._cache.require_free(total, f"the layers of {image.reference}")
-            with progress.stage(f"pulling {image.reference.short}", total) as stage:
-                pull = _Pull(self._cache, source, deadline, progress, stage, budget)
-                for made in pull.run(self, list(missing.values())):
-                    stored[made.diff_id] = made
+            scratch = self._cache.downloads / image.digest.hex[:_NAME_DIGITS]
+            with self._cache.draft(scratch) as draft, source.opened(image, draft.path, deadline, progress) as opened:
+                missing = {layer.diff_id: layer for layer in opened.layers if layer.diff_id in missing}
+                total = sum(layer.size for layer in missing.values())
+                self._cache.require_free(total, f"the layers of {image.reference}")
+                with progress.stage(f"pulling {image.reference.short}", total) as stage:
+                    pull = _Pull(self._cache, source, deadline, progress, stage, budget)
+                    for made in pull.run(self, list(missing.values())):
+                        stored[made.diff_id] = made
         return tuple(stored[layer.diff_id] for layer in image.layers)
 
     def find(self, diff_id: Digest) -> StoredLayer | None:
@@ -127,9 +133,27 @@ class _Pull:
 
     def _build(self, layer: Layer, path: Path) -> None:
         path.parent.mkdir()
-        blob = Blob(layer, self.source.open_blob(layer.digest, self.deadline), self._watch)
-        size = unpack(blob, path, self.budget)
+        size = self._unpacked(layer, path)
         path.with_name(_SIDECAR).write_text(json.dumps({"diff_id": str(layer.diff_id), "size": size}))
+
+    def _unpacked(self, layer: Layer, path: Path) -> int:
+        """Write the layer's tar; return its size."""
+        if not self.source.remote:
+            return self._unpack(layer, self.source.open_blob(layer.digest, self.deadline), path)
+        part = PartialBlob(self.cache.downloads, layer)
+        try:
+            with part.kept():
+                return self._unpack(layer, part.pieces(self.source, self.deadline), path)
+        except (DigestMismatchError, ImageError):
+            if not part.resumed:
+                raise
+        # What an earlier run has left may be what is wrong.
+        path.unlink()
+        with part.kept():
+            return self._unpack(layer, part.pieces(self.source, self.deadline), path)
+
+    def _unpack(self, layer: Layer, pieces: Iterator[bytes], path: Path) -> int:
+        return unpack(Blob(layer, pieces, self._watch), path, self.budget)
 
     def _watch(self, size: int) -> None:
         self._check()

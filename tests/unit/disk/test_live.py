@@ -14,6 +14,7 @@ import tarfile
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +117,8 @@ class Shop:
 
 
 class _Counting:
+    remote = False
+
     def __init__(self, image: ResolvedImage, fetched: list[str]) -> None:
         self._source = source_for(image.reference)
         self._fetched = fetched
@@ -123,9 +126,12 @@ class _Counting:
     def resolve(self, *arguments: Any) -> ResolvedImage:
         return self._source.resolve(*arguments)
 
-    def open_blob(self, digest: Any, deadline: Deadline) -> Iterator[bytes]:
+    def opened(self, *arguments: Any) -> AbstractContextManager[ResolvedImage]:
+        return self._source.opened(*arguments)
+
+    def open_blob(self, digest: Any, deadline: Deadline, offset: int = 0) -> Iterator[bytes]:
         self._fetched.append(str(digest))
-        return self._source.open_blob(digest, deadline)
+        return self._source.open_blob(digest, deadline, offset)
 
 
 @pytest.fixture
