@@ -7,12 +7,13 @@ import json
 import random
 import tarfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pytest_bootc.deadline import Deadline
 from pytest_bootc.disk import contents, erofs
-from pytest_bootc.disk.cache import Cache
+from pytest_bootc.disk.cache import About, Cache
 from pytest_bootc.disk.ext4 import Ext4, make_ext4
 from pytest_bootc.disk.initramfs import Root, base_archive
 from pytest_bootc.disk.kernel import Kernel, find_kernel, isa_level, release_number
@@ -34,12 +35,16 @@ _RECORD, _SAMPLES = "disk.json", "samples.json"
 
 @dataclass(frozen=True)
 class Workshop:
-    """Where and how disks are built: the cache, the time there is, who is told, and the size of /var in GiB."""
+    """Where and how disks are built: the cache, the time there is, who is told, and the size of /var in GiB.
+
+    ``leases`` keeps the disks from being removed; while nobody closes it, that is until the process ends.
+    """
 
     cache: Cache
     deadline: Deadline
     progress: Progress
     var_gib: int
+    leases: ExitStack = field(default_factory=ExitStack)
 
 
 def build_live_disk(image: ResolvedImage, source: ImageSource, workshop: Workshop) -> LiveDisk:
@@ -52,6 +57,7 @@ def build_live_disk(image: ResolvedImage, source: ImageSource, workshop: Worksho
     tool = erofs.tool_version(workshop.deadline)
     key = _key(image, tool, workshop.var_gib)
     final = workshop.cache.disks / key
+    workshop.leases.enter_context(workshop.cache.lease(final, workshop.deadline))
     known = _load(final, image)
     if known is not None:
         return known
@@ -59,14 +65,26 @@ def build_live_disk(image: ResolvedImage, source: ImageSource, workshop: Worksho
         known = _load(final, image)
         if known is not None:
             return known
-        stored = LayerStore(workshop.cache).obtain(image, source, workshop.deadline, workshop.progress)
-        with workshop.progress.stage(f"building the golden disk of {image.reference.short}"):
-            builder = _Builder(image, stored, workshop, tool)
-            workshop.cache.publish(lambda folder: builder.build(folder, final), final)
+        _make(image, source, workshop, final, tool)
     built = _load(final, image)
     if built is None:
         raise DiskError(f"the disk {key} vanished from the cache, or changed, just after it was made")
     return built
+
+
+def _make(
+    image: ResolvedImage, source: ImageSource, workshop: Workshop, final: Path, tool: tuple[int, int] | None
+) -> None:
+    cache, store = workshop.cache, LayerStore(workshop.cache)
+    folders = [store.path(diff_id).parent for diff_id in {layer.diff_id: None for layer in image.layers}]
+    with ExitStack() as leases:
+        for folder in folders:
+            leases.enter_context(cache.lease(folder, workshop.deadline))
+        stored = store.obtain(image, source, workshop.deadline, workshop.progress)
+        with workshop.progress.stage(f"building the golden disk of {image.reference.short}"):
+            builder = _Builder(image, stored, workshop, tool)
+            about = About(str(image.reference), str(image.digest), tuple(cache.name_of(folder) for folder in folders))
+            cache.publish(lambda folder: builder.build(folder, final), final, about)
 
 
 def file_hashes(disk: LiveDisk) -> Mapping[str, str]:

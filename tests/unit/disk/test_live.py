@@ -14,7 +14,7 @@ import tarfile
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,8 @@ import pytest
 from pytest_bootc.command import find_program, look_for_program
 from pytest_bootc.deadline import Deadline
 from pytest_bootc.disk import erofs, live
-from pytest_bootc.disk.cache import Cache
+from pytest_bootc.disk.cache import About, Cache
+from pytest_bootc.disk.kernel import find_kernel
 from pytest_bootc.disk.live import Workshop, build_live_disk, file_hashes
 from pytest_bootc.errors import Blame, BootcTestError, DiskError, ImageError
 from pytest_bootc.image import ImageReference
@@ -96,6 +97,7 @@ class Shop:
     def __init__(self, home: Path, oci_layout: Any) -> None:
         self.cache = Cache(home)
         self.fetched: list[str] = []
+        self.leases = ExitStack()
         self._layout = oci_layout
 
     def image(self, *layers: bytes, compression: str = "+gzip", **changes: Any) -> ResolvedImage:
@@ -107,10 +109,11 @@ class Shop:
         return build_live_disk(image, _Counting(image, self.fetched), self.workshop(var_gib))
 
     def workshop(self, var_gib: int = 1) -> Workshop:
-        return Workshop(self.cache, Deadline.after(60), Silent(), var_gib)
+        return Workshop(self.cache, Deadline.after(60), Silent(), var_gib, self.leases)
 
     def leftovers(self) -> list[str]:
-        """What is in the cache besides whole layers and disks."""
+        """What is in the cache besides whole layers and disks, once nobody uses those."""
+        self.leases.close()
         top = [*self.cache.layers.iterdir(), *self.cache.disks.iterdir(), *(self.cache.home / "locks").iterdir()]
         inside = [path for path in self.cache.layers.glob("*/*") if path.name.startswith(".")]
         return [str(path) for path in [*top, *inside] if path.name.startswith(".") or "locks" in path.parts]
@@ -135,8 +138,10 @@ class _Counting:
 
 
 @pytest.fixture
-def shop(tmp_path: Path, oci_layout: Any) -> Shop:
-    return Shop(tmp_path / "cache", oci_layout)
+def shop(tmp_path: Path, oci_layout: Any) -> Iterator[Shop]:
+    made = Shop(tmp_path / "cache", oci_layout)
+    with made.leases:
+        yield made
 
 
 def debugfs(image: Path, request: str) -> str:
@@ -230,6 +235,32 @@ def test_a_disk_is_made_once(shop: Shop) -> None:
     assert shop.build(image) == first
     assert first.folder.stat().st_ino == inode
     assert len(shop.fetched) == 1
+
+
+def test_a_disk_says_what_it_is_and_what_it_needs(shop: Shop) -> None:
+    image = shop.image(layer(BASE), layer({"etc/hosts": b""}), layer(BASE))
+    about = shop.cache.about(shop.build(image).folder)
+    assert about is not None
+    assert (about.image, about.digest) == (str(image.reference), str(image.digest))
+    assert about.needs == tuple(f"layers/{layer.diff_id.hex}" for layer in image.layers[:2])
+
+
+def test_a_disk_is_in_use_and_its_layers_while_it_is_made(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    removed: list[bool] = []
+
+    def find(tree: Any) -> Any:
+        removed.extend(shop.cache.remove(path) for path in shop.cache.layers.iterdir())
+        return find_kernel(tree)
+
+    monkeypatch.setattr(live, "find_kernel", find)
+    image = shop.image(layer(BASE), layer({"etc/hosts": b""}))
+    for _ in range(2):  # made, and found
+        disk = shop.build(image)
+        assert removed == [False, False]
+        assert not shop.cache.remove(disk.folder)
+        shop.leases.close()
+    assert shop.cache.remove(disk.folder)
+    assert all(shop.cache.remove(path) for path in shop.cache.layers.iterdir())
 
 
 def test_packing_the_layers_otherwise_changes_nothing(shop: Shop) -> None:
@@ -539,8 +570,8 @@ def test_a_tool_that_fails_is_the_labs_trouble(shop: Shop, tmp_path: Path, monke
 def test_a_disk_that_vanishes_at_once_is_the_labs_trouble(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     publish = shop.cache.publish
 
-    def lost(build: Callable[[Path], None], final: Path) -> None:
-        publish(build, final)
+    def lost(build: Callable[[Path], None], final: Path, about: About | None = None) -> None:
+        publish(build, final, about)
         if final.parent == shop.cache.disks:
             (final / "disk.json").unlink()
 
@@ -555,4 +586,4 @@ def test_the_record_is_plain_json(shop: Shop) -> None:
     disk = shop.build(shop.image(layer(BASE)))
     record = json.loads(_record(disk).read_text())
     assert record["digest"] == str(disk.image.digest)
-    assert set(record["files"]) == {path.name for path in disk.folder.iterdir()} - {"disk.json"}
+    assert set(record["files"]) == {path.name for path in disk.folder.iterdir()} - {"disk.json", "entry.json"}
