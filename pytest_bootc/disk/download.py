@@ -24,7 +24,7 @@ class PartialBlob:
 
     def __init__(self, folder: Path, layer: Layer) -> None:
         self._layer = layer
-        self._path = folder / f"{layer.diff_id.hex[:_NAME_DIGITS]}-{layer.digest.hex[:_NAME_DIGITS]}.part"
+        self.path = folder / f"{layer.diff_id.hex[:_NAME_DIGITS]}-{layer.digest.hex[:_NAME_DIGITS]}.part"
         self.resumed = False
 
     @contextmanager
@@ -33,16 +33,16 @@ class PartialBlob:
         try:
             yield
         except (DigestMismatchError, ImageError, OSError):  # wrong bytes, or no room for them
-            self._path.unlink(missing_ok=True)
+            self.path.unlink(missing_ok=True)
             raise
-        self._path.unlink(missing_ok=True)
+        self.path.unlink(missing_ok=True)
 
     def pieces(self, source: ImageSource, deadline: Deadline) -> Iterator[bytes]:
         """The blob: what the file has of it, then what the source delivers, which is added to the file.
 
         :raises RegistryError: see :meth:`pytest_bootc.source.ImageSource.open_blob`.
         """
-        with self._path.open("a+b") as file:
+        with self.path.open("a+b") as file:
             size = file.seek(0, os.SEEK_END)
             if size > self._layer.size:
                 size = file.truncate(0)

@@ -141,6 +141,10 @@ class _Pull:
         if not self.source.remote:
             return self._unpack(layer, self.source.open_blob(layer.digest, self.deadline), path)
         part = PartialBlob(self.cache.downloads, layer)
+        with self.cache.lease(part.path, self.deadline):
+            return self._resumed(part, layer, path)
+
+    def _resumed(self, part: PartialBlob, layer: Layer, path: Path) -> int:
         try:
             with part.kept():
                 return self._unpack(layer, part.pieces(self.source, self.deadline), path)
