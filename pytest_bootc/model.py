@@ -189,6 +189,7 @@ class RunConfig:
     boot_timeout: float = 120.0
     rerun_failed: bool = False
     exemptions: tuple[Path, ...] = ()
+    cold: bool = False
 
 
 class Trouble(Enum):
@@ -238,7 +239,10 @@ class Finding:
 
 @dataclass(frozen=True)
 class MachineFacts:
-    """What a report says about a machine. ``time_factor``: how much slower than a KVM guest, for deadlines."""
+    """What a report says about a machine.
+
+    ``time_factor``: how much slower than a KVM guest, for deadlines; ``origin``: how it came to run.
+    """
 
     backend: str
     accelerator: str
@@ -247,3 +251,4 @@ class MachineFacts:
     scope: Scope
     time_factor: float = 1.0
     notes: tuple[str, ...] = ()
+    origin: str = ""

@@ -119,7 +119,7 @@ class Backend(Protocol):
 
 # Loaded by name: each of them may bring a library that takes a quarter of a second to import.
 _BACKENDS = {
-    "qemu": "pytest_bootc.machine.qemu:QemuBackend",
+    "qemu": "pytest_bootc.machine.qemu_backend:QemuBackend",
     "remote": "pytest_bootc.machine.remote:RemoteBackend",
     "fake": "pytest_bootc.machine.fake:FakeBackend",
 }

@@ -1,10 +1,9 @@
-"""Machines on this host: QEMU, without root and without anything that stays behind."""
+"""A machine of QEMU that boots: its files, its processes, and what it says until it is ready."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,21 +19,15 @@ from pytest_bootc.errors import (
     WaitTimeoutError,
 )
 from pytest_bootc.machine import qemu_command
-from pytest_bootc.machine.accel import (
-    REFERENCE_HELLO_SECONDS,
-)
-from pytest_bootc.machine.base import Machine, PowerState
+from pytest_bootc.machine.accel import REFERENCE_HELLO_SECONDS
+from pytest_bootc.machine.base import PowerState
 from pytest_bootc.machine.console import ConsoleLog
-from pytest_bootc.machine.control import BootEvent, ControlChannel
 from pytest_bootc.machine.credentials import PROGRAMS, credentials, write_smbios_strings
 from pytest_bootc.machine.inject import Identity, guest_files, inject_archive
-from pytest_bootc.machine.process import Processes
+from pytest_bootc.machine.power import Power
 from pytest_bootc.machine.qemu_command import Engine, Wiring
-from pytest_bootc.machine.qemu_engine import choose_engine
-from pytest_bootc.machine.qmp import QMPClient
 from pytest_bootc.machine.rundir import RunFolder
 from pytest_bootc.machine.storage import copy_variables, make_overlay
-from pytest_bootc.machine.vitals import Vitals
 from pytest_bootc.model import (
     Accelerator,
     GoldenDisk,
@@ -42,7 +35,6 @@ from pytest_bootc.model import (
     MachineFacts,
     MachineSpec,
     Network,
-    RunConfig,
     Scope,
     SSHEndpoint,
 )
@@ -68,50 +60,29 @@ class _EmulatorError(ProvisionError):
     """
 
 
-class QemuBackend:
-    """Runs machines with the host's QEMU."""
-
-    def __init__(self, config: RunConfig, home: Path) -> None:
-        self._config = config
-        self._home = home
-
-    @contextmanager
-    def provision(self, spec: MachineSpec, disk: GoldenDisk | None) -> Iterator[Machine]:
-        """A machine that is not started yet.
-
-        :raises ConfigError: QEMU is not installed.
-        :raises ProvisionError: the host cannot provide such a machine.
-        """
-        if disk is None:
-            raise ConfigError("QEMU boots a disk, and there is none", resolution="give --image or --disk")
-        engine, version = choose_engine(spec, disk, self._home / "probes")
-        folder = RunFolder(self._home / "vms")
-        machine = QemuMachine(engine, version, spec, disk, folder)
-        try:
-            yield machine
-        finally:
-            machine.crash()
-            folder.remove()
-
-
 class QemuMachine:
-    """One machine: a RunFolder, and while it is on, two processes."""
+    """One machine that boots: a RunFolder, and while it is on, two processes."""
 
-    def __init__(self, engine: Engine, version: str, spec: MachineSpec, disk: GoldenDisk, folder: RunFolder) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        version: str,
+        spec: MachineSpec,
+        disk: GoldenDisk,
+        folder: RunFolder,
+    ) -> None:
         self._engine = engine
         self._version = version
         self._spec = spec
         self._disk = disk
         self._folder = folder
         self._identity = Identity.generate()
-        self._processes = Processes()
-        self._qmp: QMPClient | None = None
-        self._channel: ControlChannel | None = None
+        self._power = Power(folder.name, folder)
         self._console = ConsoleLog(folder.file("console.log"))
         self._time_factor = 1.0
         self._boot_id = ""
+        self._origin = ""
         self._mishaps: list[str] = []
-        self._vitals = Vitals(folder.file("qemu.log"))
         self._wiring = Wiring(
             qmp=folder.socket("qmp"),
             control=folder.socket("control"),
@@ -141,11 +112,12 @@ class QemuMachine:
             scope=Scope.RUNNING_SYSTEM,
             time_factor=self._time_factor,
             notes=(*notes, *self._mishaps),
+            origin=self._origin,
         )
 
     def start(self, deadline: Deadline) -> None:
         """Power on and wait until the guest says that it is ready. Raises as the protocol says."""
-        if self._processes.running:
+        if self._power.running:
             raise BackendError(f"{self.name} is running already")
         try:
             self._prepare()
@@ -153,38 +125,26 @@ class QemuMachine:
             raise ProvisionError(
                 f"the machine's files could not be written: {error}", resolution="make room on the disk of the cache"
             ) from error
+        self._origin = "booted"
         try:
-            self._power_on(deadline.sooner(_START_SECONDS))
+            self._power_on(self._wiring, deadline.sooner(_START_SECONDS))
             self._await_ready(deadline)
         except _EmulatorError as error:
             # Its own fault, and rare: one more try, and the report says so. What it has printed is not the image's.
             self._mishaps.append(f"started a second time: {error.brief}")
-            self.crash()
+            self._power.cut()
             self._console.path.rename(self._folder.file("console-of-emulator-error.log"))
-            self._power_on(deadline.sooner(_START_SECONDS))
+            self._power_on(self._wiring, deadline.sooner(_START_SECONDS))
             self._await_ready(deadline)
 
     def stop(self, deadline: Deadline) -> None:
         """Ask the guest to power off; by force at the deadline."""
-        if self._processes.running and self._qmp is not None and not self._qmp.closed:
-            try:
-                self._qmp.execute("system_powerdown", deadline=deadline.sooner(_SHORT))
-                wait_until(lambda: not self._processes.running, deadline, what="the guest to power off")
-            except (BackendError, AssertionError):
-                # It does not listen: the force below is the answer to that.
-                self.crash()
+        self._power.press_button(deadline)
         self.crash()
 
     def crash(self) -> None:
         """Cut the power."""
-        self._vitals.expect_the_end()
-        if self._channel is not None:
-            self._channel.close()
-            self._channel = None
-        if self._qmp is not None:
-            self._qmp.close()
-            self._qmp = None
-        self._processes.stop(Deadline.after(_SHORT))
+        self._power.cut()
 
     def reboot(self, deadline: Deadline) -> None:
         """Reboot and wait until the guest is ready again, with another boot id. Raises as the protocol says."""
@@ -197,32 +157,22 @@ class QemuMachine:
 
     def power_state(self) -> PowerState:
         """What the machine is doing."""
-        if not self._processes.running or self._qmp is None or self._qmp.closed:
-            status = self._processes.ended("qemu")
-            return PowerState.CRASHED if status not in (None, 0) else PowerState.OFF
-        answer = self._qmp.execute("query-status", deadline=Deadline.after(_SHORT))
-        status_word = answer.get("status") if isinstance(answer, dict) else ""
-        if status_word == "running":
-            return PowerState.RUNNING
-        return PowerState.PAUSED if status_word in ("paused", "prelaunch", "suspended") else PowerState.CRASHED
+        return self._power.state
 
     def lost(self) -> MachineLostError | None:
         """Why QEMU does not run the guest any more, where neither we nor the guest ended it."""
-        return self._vitals.lost(self._processes, self._qmp)
+        return self._power.lost()
 
     def questioned(self, deadline: Deadline) -> MachineLostError | None:
         """The same, asking QEMU itself."""
-        return self._vitals.questioned(self._processes, self._qmp, deadline)
+        return self._power.questioned(deadline)
 
     def process_id(self, name: str) -> int:
         """The process of ``qemu`` or ``storage`` on the host.
 
         :raises BackendError: the machine was never started, or has no such process.
         """
-        pid = self._processes.pid(name)
-        if pid is None:
-            raise BackendError(f"{self.name} has no process {name}")
-        return pid
+        return self._power.pid(name)
 
     def ssh_endpoint(self, deadline: Deadline) -> SSHEndpoint:
         """Where the image's own sshd answers."""
@@ -234,7 +184,7 @@ class QemuMachine:
             )
         if self._spec.network is Network.NONE:
             raise ConfigError("the machine has no network, so no SSH", resolution="use --vm-network restricted")
-        text = self._require_qmp().execute(
+        text = self._power.qmp.execute(
             "human-monitor-command", deadline=deadline.sooner(_SHORT), command_line="info usernet"
         )
         match = re.search(r"TCP\[HOST_FORWARD\]\s+\d+\s+127\.0\.0\.1\s+(\d+)\s", str(text))
@@ -253,18 +203,17 @@ class QemuMachine:
     def screenshot(self, path: Path, deadline: Deadline) -> Path:
         """Write what the display shows as a PNG file."""
         inside = self._folder.file("screen.png")
-        self._require_qmp().execute("screendump", deadline=deadline, filename=str(inside), format="png")
+        self._power.qmp.execute("screendump", deadline=deadline, filename=str(inside), format="png")
         path.write_bytes(inside.read_bytes())
         inside.unlink()
         return path
 
     def control(self, command: str, deadline: Deadline) -> tuple[int, str]:
         """Run a line of POSIX sh as root, without network and sshd."""
-        if self._channel is None:
-            raise BackendError(f"{self.name} is not running")
-        return self._channel.execute(command, deadline)
+        return self._power.channel.execute(command, deadline)
 
     def _prepare(self) -> None:
+        """Make the files of a machine that boots."""
         if not self._wiring.overlay.exists():
             make_overlay(self._disk, self._wiring.overlay, self._engine.qemu, self._spec.var_gib)
             if self._engine.firmware is not None:
@@ -279,51 +228,23 @@ class QemuMachine:
             strings = write_smbios_strings(named, self._folder.file("credentials"))
             self._wiring = replace(self._wiring, credentials=strings)
 
-    def _power_on(self, deadline: Deadline) -> None:
-        self._processes = Processes()
-        self._vitals = Vitals(self._folder.file("qemu.log"))
-        for path in (self._wiring.qmp, self._wiring.control, self._wiring.events, self._wiring.nbd):
-            path.unlink(missing_ok=True)
-        processes = qemu_command.plan(self._engine, self._wiring, self._spec, self._disk)
-        log = self._folder.file("qemu.log")
-        self._processes.start(processes, [self._folder.sockets, self._folder.path], log, deadline)
-        self._await_sockets(log, deadline)
-        try:
-            self._qmp = QMPClient.connect(self._wiring.qmp, deadline)
-            self._channel = ControlChannel(self._wiring.control, self._wiring.events, deadline)
-        except BackendError:
-            # It opens these sockets before it takes its memory and its port; its log says which of them it lacks.
-            with suppress(WaitTimeoutError):
-                wait_until(lambda: self._refuse_the_ended(log), deadline.sooner(_SHORT), what="QEMU to end")
-            raise
+    def _power_on(self, wiring: Wiring, deadline: Deadline) -> None:
+        self._power.switch_on(qemu_command.plan(self._engine, wiring, self._spec, self._disk), wiring, deadline)
 
-    def _refuse_the_ended(self, log: Path) -> None:
-        status = self._processes.ended("qemu")
-        if status is not None:
-            words = log.read_text(errors="replace")[-2000:]
-            raise ProvisionError(f"QEMU ended at once, with status {status}", details=words)
-
-    def _await_sockets(self, log: Path, deadline: Deadline) -> None:
-        def there() -> bool:
-            self._refuse_the_ended(log)
-            return all(path.exists() for path in (self._wiring.qmp, self._wiring.control, self._wiring.events))
-
-        try:
-            wait_until(there, deadline, what="QEMU's sockets")
-        except WaitTimeoutError as error:
-            raise ProvisionError(f"QEMU opened no sockets within {deadline.seconds:g} s") from error
+    @property
+    def _patience(self) -> float:
+        return _TCG_BOOT_FACTOR if self._engine.accelerator is Accelerator.TCG else 1.0
 
     def _await_ready(self, deadline: Deadline) -> None:
         """Take the guest's own word for it, and give up as soon as the console or QEMU says that it is in vain."""
-        scale = _TCG_BOOT_FACTOR if self._engine.accelerator is Accelerator.TCG else 1.0
-        deadline = Deadline.after(deadline.remaining() * scale)
+        deadline = Deadline.after(deadline.remaining() * self._patience)
         began, printed = deadline.at - deadline.seconds, self._console.size()
         printed = 0 if not self._boot_id else printed
         last = "nothing"
         while not deadline.expired():
             self._look_for_the_end(printed)
             try:
-                event = self._next_event(deadline.sooner(0.5))
+                event = self._power.channel.next_event(deadline.sooner(0.5))
             except BackendError:
                 # QEMU closes its end a moment before we hear how it ended, which says whose fault that was.
                 with suppress(WaitTimeoutError):
@@ -348,11 +269,6 @@ class QemuMachine:
             resolution=_LATE if isinstance(self._disk, LiveDisk) else _LATE_DISK_FILE,
         )
 
-    def _next_event(self, deadline: Deadline) -> BootEvent | None:
-        if self._channel is None:
-            raise BackendError(f"{self.name} is not running")
-        return self._channel.next_event(deadline)
-
     def _look_for_the_end(self, printed: int) -> None:
         line = self._console.fatal_line(printed)
         if line is not None:
@@ -366,10 +282,5 @@ class QemuMachine:
         lost = self.lost()
         if lost is not None:
             raise lost
-        if self._processes.ended("qemu") is not None:
+        if self._power.ended("qemu") is not None:
             raise BootError("the guest powered off while it booted", details=self._console.tail())
-
-    def _require_qmp(self) -> QMPClient:
-        if self._qmp is None:
-            raise BackendError(f"{self.name} is not running")
-        return self._qmp

@@ -20,8 +20,16 @@ _TCG_ARGUMENTS = ("no_timer_check", "tsc=reliable", "cryptomgr.notests", "random
 
 
 @dataclass(frozen=True)
+class Memory:
+    """The guest's RAM as a file: shared with it, so that it can be saved, or ``cloned`` from what another saved."""
+
+    path: Path
+    cloned: bool = False
+
+
+@dataclass(frozen=True)
 class Wiring:
-    """The files and sockets of one machine."""
+    """The files and sockets of one machine; without ``memory`` its RAM is no file and cannot be saved."""
 
     qmp: Path
     control: Path
@@ -32,6 +40,7 @@ class Wiring:
     initrd: Path
     variables: Path
     credentials: tuple[Path, ...] = ()
+    memory: Memory | None = None
 
 
 @dataclass(frozen=True)
@@ -69,17 +78,27 @@ def qemu_command(engine: Engine, wiring: Wiring, spec: MachineSpec, disk: Golden
     """QEMU itself."""
     return [
         str(engine.qemu), "-nodefaults", "-no-user-config", "-display", "none", "-sandbox", _SANDBOX,
-        "-machine", "q35",
         "-accel", "kvm" if engine.accelerator is Accelerator.KVM else "tcg,thread=multi",
-        "-cpu", engine.cpu_model, "-smp", str(spec.cpus), "-m", f"{spec.memory_mib}M",
+        "-cpu", engine.cpu_model, "-smp", str(spec.cpus), *_memory(wiring.memory, spec),
         *(_live(engine, wiring, disk) if isinstance(disk, LiveDisk) else _file(engine, wiring, disk)),
         *_network(spec.network),
-        "-device", "virtio-rng-pci",
+        "-device", "virtio-rng-pci", "-device", "vmgenid,guid=auto",
         "-chardev", f"file,id=console,path={_word(wiring.console)},append=on", "-serial", "chardev:console",
         "-device", "virtio-serial-pci",
         *_port(1, "control", wiring.control), *_port(2, "events", wiring.events),
         "-qmp", f"unix:{_word(wiring.qmp)},server=on,wait=off",
     ]  # fmt: skip
+
+
+def _memory(memory: Memory | None, spec: MachineSpec) -> list[str]:
+    size = ["-m", f"{spec.memory_mib}M"]
+    if memory is None:
+        return ["-machine", "q35", *size]
+    # A clone maps the file privately: the kernel copies a page when the guest writes to it.
+    share = "off" if memory.cloned else "on"
+    ram = f"memory-backend-file,id=ram,size={spec.memory_mib}M,mem-path={_word(memory.path)},share={share}"
+    waiting = ["-S", "-incoming", "defer"] if memory.cloned else []
+    return ["-machine", "q35,memory-backend=ram", "-object", ram, *size, *waiting]
 
 
 def _live(engine: Engine, wiring: Wiring, disk: LiveDisk) -> list[str]:

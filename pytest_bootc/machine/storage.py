@@ -15,11 +15,12 @@ _INSTALL = "install qemu-img (Debian: qemu-utils, Fedora: qemu-img), or run scri
 _SECONDS = 30.0
 
 
-def make_overlay(disk: GoldenDisk, overlay: Path, qemu: Path, empty_gib: int) -> None:
+def make_overlay(disk: GoldenDisk, overlay: Path, qemu: Path, empty_gib: int, saved: Path | None = None) -> None:
     """Make the qcow2 file that takes what a machine writes.
 
     It lies over the disk or, on a live disk, its /var. An ISO takes no writes: the file is then an empty disk of
-    ``empty_gib`` GiB for a system to be installed on. ``qemu`` may have its own qemu-img beside it.
+    ``empty_gib`` GiB for a system to be installed on. ``qemu`` may have its own qemu-img beside it. ``saved`` is what
+    a machine has written by the time it was saved: it goes on from there.
 
     :raises ConfigError: qemu-img is not installed.
     :raises ProvisionError: it could not make the file.
@@ -27,7 +28,9 @@ def make_overlay(disk: GoldenDisk, overlay: Path, qemu: Path, empty_gib: int) ->
     beside = qemu.with_name("qemu-img")
     program = beside if beside.exists() else find_program("qemu-img", resolution=_INSTALL)
     arguments: list[Argument] = [program, "create", "-q", "-f", "qcow2"]
-    if isinstance(disk, LiveDisk):
+    if saved is not None:
+        arguments += ["-b", saved, "-F", "qcow2", overlay]
+    elif isinstance(disk, LiveDisk):
         arguments += ["-b", disk.var, "-F", "raw", overlay]
     elif disk.format == "iso":
         arguments += [overlay, f"{empty_gib}G"]

@@ -24,7 +24,8 @@ from pytest_bootc.deadline import Deadline, wait_until
 from pytest_bootc.disk.cache import Cache, default_home
 from pytest_bootc.disk.live import Workshop, build_live_disk
 from pytest_bootc.image import ImageReference
-from pytest_bootc.machine.qemu import QemuBackend, QemuMachine
+from pytest_bootc.machine.qemu import QemuMachine
+from pytest_bootc.machine.qemu_backend import QemuBackend
 from pytest_bootc.model import LiveDisk, MachineSpec, Network, RunConfig, SSHEndpoint
 from pytest_bootc.progress import Silent
 from pytest_bootc.source import source_for

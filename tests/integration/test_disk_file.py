@@ -18,7 +18,8 @@ from pytest_bootc.disk.file import open_disk_file
 from pytest_bootc.errors import BootTimeoutError, ConfigError
 from pytest_bootc.guest import Guest
 from pytest_bootc.machine import qemu_engine
-from pytest_bootc.machine.qemu import QemuBackend, QemuMachine
+from pytest_bootc.machine.qemu import QemuMachine
+from pytest_bootc.machine.qemu_backend import QemuBackend
 from pytest_bootc.model import DiskFile, MachineSpec, Network, RunConfig
 from pytest_bootc.ssh import SSHSession
 

@@ -22,7 +22,8 @@ from pytest_bootc.disk.tree import Tree
 from pytest_bootc.errors import ConfigError, GuestError, SSHConnectError
 from pytest_bootc.guest import Guest
 from pytest_bootc.machine.base import PowerState
-from pytest_bootc.machine.qemu import QemuBackend, QemuMachine
+from pytest_bootc.machine.qemu import QemuMachine
+from pytest_bootc.machine.qemu_backend import QemuBackend
 from pytest_bootc.model import LiveDisk, MachineSpec, Network, RunConfig
 from pytest_bootc.ssh import SSHSession
 

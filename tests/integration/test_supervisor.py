@@ -22,7 +22,8 @@ from pytest_bootc.deadline import Deadline, wait_until
 from pytest_bootc.errors import BackendError, ProvisionError
 from pytest_bootc.machine.base import PowerState
 from pytest_bootc.machine.process import Processes
-from pytest_bootc.machine.qemu import QemuBackend, QemuMachine
+from pytest_bootc.machine.qemu import QemuMachine
+from pytest_bootc.machine.qemu_backend import QemuBackend
 from pytest_bootc.machine.qemu_command import Engine, Wiring, plan
 from pytest_bootc.machine.qmp import QMPClient
 from pytest_bootc.machine.rundir import RunFolder
@@ -37,7 +38,8 @@ from pathlib import Path
 from pytest_bootc.deadline import Deadline
 from pytest_bootc.machine.base import PowerState
 from pytest_bootc.machine.process import Processes
-from pytest_bootc.machine.qemu import QemuBackend, QemuMachine
+from pytest_bootc.machine.qemu import QemuMachine
+from pytest_bootc.machine.qemu_backend import QemuBackend
 processes, folders, ending = json.loads(sys.argv[1])
 owned = Processes()
 owned.start(processes, [Path(folder) for folder in folders], Path(folders[1]) / "qemu.log", Deadline.after(30))
