@@ -157,17 +157,26 @@ def _marker() -> str:
 
 def _commands() -> str:
     whole = cli.parser()
-    (commands,) = (action.choices for action in whole._actions if isinstance(action, argparse._SubParsersAction))
     parts = [
         _heading(f"The command {whole.prog}"),
         "Its exit statuses are those of runs; a mistake in its options gives 2.\n",
     ]
-    for name, command in commands.items():
+    for command in _leaves(whole):
         rows = [
             (_argument(action), f"{_cell(action.help or '')}.") for action in command._actions if action.dest != "help"
         ]
-        parts += [f"### {whole.prog} {name}\n", f"{command.description}\n", _table(("argument", "meaning"), rows)]
+        parts += [f"### {command.prog}\n", f"{command.description}\n", _table(("argument", "meaning"), rows)]
     return "\n".join(parts)
+
+
+def _leaves(command: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
+    """The commands that do something: those that have no sub-commands."""
+    below = [action.choices for action in command._actions if isinstance(action, argparse._SubParsersAction)]
+    if not below:
+        yield command
+    for choices in below:
+        for choice in choices.values():
+            yield from _leaves(choice)
 
 
 def _argument(action: argparse.Action) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
+from pytest_bootc.disk_commands import describe_disk
 from pytest_bootc.errors import Blame, BootcTestError
 
 # The exit statuses are those of runs; 2 is also argparse's own.
@@ -44,6 +45,8 @@ def parser() -> argparse.ArgumentParser:
     whole.add_argument("--version", action="version", version=f"pytest-bootc {version('pytest-bootc')}")
     whole.set_defaults(command=None)
     commands = whole.add_subparsers(title="commands", metavar="COMMAND")
+    text = "look at the cache of disks, or empty it"
+    describe_disk(commands.add_parser("disk", help=text, description=f"{text[0].upper()}{text[1:]}."), _say)
     text = "make an HTML report of what runs with --alluredir left"
     _describe_report(commands.add_parser("report", help=text, description=f"{text[0].upper()}{text[1:]}."))
     return whole

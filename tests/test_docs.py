@@ -33,13 +33,17 @@ OTHERS_FLAGS = {
     "--directory",
     "--clean-alluredir",
 }
-COMMANDS_FLAGS = {
-    flag
-    for commands in cli.parser()._actions
-    if isinstance(commands, argparse._SubParsersAction)
-    for command in commands.choices.values()
-    for flag in command._option_string_actions
-}
+
+
+def flags_of(command: argparse.ArgumentParser) -> set[str]:
+    """The options of a command and of all below it."""
+    below = [action.choices for action in command._actions if isinstance(action, argparse._SubParsersAction)]
+    return set(command._option_string_actions).union(
+        *(flags_of(choice) for choices in below for choice in choices.values())
+    )
+
+
+COMMANDS_FLAGS = flags_of(cli.parser())
 
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 

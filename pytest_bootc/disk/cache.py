@@ -33,7 +33,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from pytest_bootc.deadline import Deadline, wait_until
-from pytest_bootc.disk.locking import Held, holder, remove_if_free
+from pytest_bootc.disk.locking import Held, holder, holders, remove_if_free
 from pytest_bootc.errors import ConfigError, DiskError, WaitTimeoutError
 from pytest_bootc.progress import Progress, Silent
 
@@ -177,6 +177,14 @@ class Cache:
             _touch(final)
             yield held
             _touch(final)
+
+    def users(self, final: Path) -> tuple[str, ...]:
+        """The processes that have leases on an entry, in words."""
+        return holders(self._lease(final))
+
+    def store(self, name: str) -> Path:
+        """The folder of a store; its entries are those that do not begin with a dot."""
+        return self._stores[name]
 
     def name_of(self, final: Path) -> str:
         """The name of an entry in any version of the cache: ``STORE/KEY``."""
