@@ -23,6 +23,8 @@ _LAYOUT_PART = r"[A-Za-z0-9]+(?:(?:[-._:@+]|--)[A-Za-z0-9]+)*"
 _LAYOUT_TAG = re.compile(rf"{_LAYOUT_PART}(?:/{_LAYOUT_PART})*")
 _NAME_LIMIT = 255
 _DEFAULT_TAG = "latest"
+#: The registry that images without one are usually from.
+DOCKER_HUB = "docker.io"
 _OTHER_TRANSPORTS = frozenset({"dir", "docker-archive", "docker-daemon", "ostree", "sif", "tarball", "atomic"})
 _EXAMPLE = "ghcr.io/owner/name:tag"
 

@@ -1,6 +1,8 @@
 import pytest
 
-from pytest_bootc.registry import base_url
+from pytest_bootc.deadline import Deadline
+from pytest_bootc.registry.client import Client
+from pytest_bootc.registry.configuration import Place, canonical
 
 
 @pytest.mark.parametrize(
@@ -25,4 +27,4 @@ from pytest_bootc.registry import base_url
     ],
 )
 def test_base_url(name: str, url: str) -> None:
-    assert base_url(name) == url
+    assert Client(Place(canonical(name))).base(Deadline.after(1)) == url
