@@ -20,6 +20,7 @@ from pytest_bootc.options import (
     BACKEND,
     BOOT_SUITE,
     BOOT_TIMEOUT,
+    COLD,
     CPUS,
     DISK,
     EVIDENCE,
@@ -67,6 +68,7 @@ def parse(config: pytest.Config, suites: Sequence[str]) -> RunConfig:
         boot_timeout=_one(said[BOOT_TIMEOUT], _seconds, _DEFAULT.boot_timeout),
         rerun_failed=_one(said[RERUN_FAILED], _switch, _DEFAULT.rerun_failed),
         exemptions=tuple(config.invocation_params.dir / path for path in _each(said[EXEMPTIONS], Path)),
+        cold=_one(said[COLD], _switch, _DEFAULT.cold),
     )
 
 

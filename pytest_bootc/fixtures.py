@@ -69,9 +69,15 @@ def ssh(vm: VM) -> Iterator[SSHSession]:
     from pytest_bootc.ssh import SSHSession
 
     limit = vm.login_deadline()
-    with SSHSession.connect(vm.ssh_endpoint(limit), limit, keepalive=vm.keepalive) as session:
+    ready = vm.take_login()
+    session = ready or SSHSession.connect(vm.ssh_endpoint(limit), limit, keepalive=vm.keepalive)
+    with session:
 
         def connect_anew() -> None:
+            ready = vm.take_login()
+            if ready is not None:
+                session.take_over(ready)
+                return
             limit = vm.login_deadline()
             session.reconnect(limit, vm.ssh_endpoint(limit))
 
@@ -85,6 +91,19 @@ def guest(ssh: SSHSession) -> Guest:
     from pytest_bootc.guest import Guest
 
     return Guest(ssh)
+
+
+@pytest.fixture
+def fresh_vm(request: pytest.FixtureRequest, vm: VM) -> VM:
+    """The machine, pristine: no other test has used it before, and none will afterwards.
+
+    It is behind the handle ``vm``, and so behind ``ssh`` and ``guest``. Started from a saved boot it takes a second;
+    where boots are not saved (``--cold``, ``--disk``), it is booted.
+    """
+    from pytest_bootc import renewal
+
+    renewal.require_named(request)
+    return vm
 
 
 @pytest.fixture

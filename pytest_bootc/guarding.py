@@ -25,7 +25,8 @@ from pytest_bootc.errors import (
     ImageError,
 )
 from pytest_bootc.exemptions import Exemption, exemption_for
-from pytest_bootc.machine.base import HasControl, PowerState
+from pytest_bootc.machine.base import HasConsole, HasControl, Machine, PowerState
+from pytest_bootc.machine.console import ConsoleReader
 from pytest_bootc.machine.pool import VM
 from pytest_bootc.model import Finding, Trouble
 from pytest_bootc.reports import junit
@@ -88,6 +89,16 @@ class Guard:
                 counting.append(finding)
         return counting
 
+    def judge_boot(self, machine: Machine, image: str) -> str:
+        """What is wrong with a machine that has just booted, and is exempted by nothing.
+
+        :raises GuestError: it does not say.
+        :raises BackendError: it cannot be asked any more.
+        """
+        console = ConsoleReader(machine.console_log()).new_findings() if isinstance(machine, HasConsole) else []
+        found = health.Ledger().enter(_read_health(machine), console, time.monotonic(), machine.facts.time_factor)
+        return "; ".join(str(finding) for finding in self.counting(found, Watched(image)))
+
     def new_findings(self, vm: VM) -> list[Finding]:
         """What has gone wrong in the guest since it was last asked.
 
@@ -99,11 +110,14 @@ class Guard:
         console = vm.findings()
         if not isinstance(machine, HasControl) or machine.power_state() is not PowerState.RUNNING:
             return ledger.enter_console(console)
-        slowness = machine.facts.time_factor
-        _, output = machine.control(
-            health.CHECK, Deadline.after(min(_CHECK_SECONDS * slowness, _LONGEST_CHECK_SECONDS))
-        )
-        return ledger.enter(health.parse(output), console, time.monotonic(), slowness)
+        return ledger.enter(_read_health(machine), console, time.monotonic(), machine.facts.time_factor)
+
+
+def _read_health(machine: Machine) -> health.Reading:
+    if not isinstance(machine, HasControl):
+        return health.Reading((), (), ())
+    limit = Deadline.after(min(_CHECK_SECONDS * machine.facts.time_factor, _LONGEST_CHECK_SECONDS))
+    return health.parse(machine.control(health.CHECK, limit)[1])
 
 
 class Exempting:

@@ -6,7 +6,7 @@ from collections.abc import Generator
 
 import pytest
 
-from pytest_bootc import gates, judging, retrying
+from pytest_bootc import gates, judging, retrying, tracebacks
 from pytest_bootc.run import Run
 
 
@@ -62,7 +62,7 @@ class ItemHooks:
         self, item: pytest.Item, call: pytest.CallInfo[None]
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
         """Give the report its state, and take evidence before any finaliser runs."""
-        judging.shorten(item, call)
+        tracebacks.shorten(item, call)
         report = yield
         judging.observe(item, call, report, self.run)
         return report

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import sysconfig
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType, TracebackType
 
 import pytest
 
-from pytest_bootc import collection, compat, guarding
+from pytest_bootc import collection, compat, guarding, renewal
 from pytest_bootc.circumstances import circumstances_of
 from pytest_bootc.errors import BootcTestError, HealthError, SSHConnectError
 from pytest_bootc.evidence import EvidenceRecord
@@ -31,8 +29,8 @@ FAILED_BEFORE = pytest.StashKey[str]()
 _STATES = pytest.StashKey[list[State]]()
 _WATCHED = pytest.StashKey[guarding.Watched]()
 
-_FOREIGN = (Path(__file__).parent, *(Path(sysconfig.get_path(name)) for name in ("stdlib", "purelib", "platlib")))
 _MACHINE_FIXTURE = "vm"
+_LOOKED_AHEAD = 30
 #: What a report's outcome is called whose test is run once more; pytest-rerunfailures calls it so, too.
 RERUN = "rerun"
 
@@ -111,11 +109,13 @@ def settle(request: pytest.FixtureRequest) -> None:
         return
     vm: VM = request.getfixturevalue(_MACHINE_FIXTURE)
     shape = request.getfixturevalue("machine_spec"), request.getfixturevalue("golden_disk")
+    renewal.renew(request.node, vm)
     if not vm.has(*shape):
         run = current(request.config)
-        with run.progress.stage(f"booting a fresh machine for {vm.subject}"):
+        with run.progress.stage(f"starting a fresh machine for {vm.subject}"):
             vm.use(*shape)
         run.facts[vm.subject] = vm.facts
+    renewal.look_ahead(request.node, _following(request.node, vm.subject), vm)
     if "ssh" in request.fixturenames:
         session = request.getfixturevalue("ssh")
         if isinstance(session, SSHSession) and not session.connected:
@@ -124,6 +124,19 @@ def settle(request: pytest.FixtureRequest) -> None:
             except SSHConnectError:
                 vm.condemn()
                 raise
+
+
+def _following(item: pytest.Item, subject: str) -> list[pytest.Item]:
+    """The tests of the same subject that come next; a worker knows only of one."""
+    run = current(item.config)
+    if is_worker(item.config):
+        following = item.stash.get(NEXT_ITEM, None)
+        known = [] if following is None else [following]
+    else:
+        items = item.session.items
+        place = items.index(item) + 1 if item in items else len(items)
+        known = items[place : place + _LOOKED_AHEAD]
+    return [test for test in known if (of := subject_of(test, run)) is not None and of.name == subject]
 
 
 @contextmanager
@@ -171,36 +184,8 @@ def _is_left_to_the_next(item: pytest.Item, subject: Subject, run: Run) -> bool:
     they have not told, because they were not selected, say, is found after the last of them.
     """
     following = item.stash.get(NEXT_ITEM, None)
-    same_machine = following is not None and subject_of(following, run) == subject
-    return same_machine and collection.suite_of(item) == BOOT_SUITE
-
-
-def shorten(item: pytest.Item, call: pytest.CallInfo[None]) -> None:
-    """End the traceback of an error that explains itself where the test calls this package."""
-    if call.excinfo is None or not isinstance(call.excinfo.value, BootcTestError):
-        return
-    entries = list(walk_traceback(call.excinfo.tb))
-    files = [Path(frame.f_code.co_filename) for frame, *_ in entries]
-    if item.path not in files:
-        return
-    first = files.index(item.path)
-    end = next((n for n, file in enumerate(files) if n > first and _is_foreign(file)), len(files))
-    shown: TracebackType | None = None
-    for frame, instruction, line in reversed(entries[:end]):
-        shown = TracebackType(shown, frame, instruction, line)
-    call.excinfo = pytest.ExceptionInfo.from_exception(call.excinfo.value.with_traceback(shown))
-
-
-def _is_foreign(file: Path) -> bool:
-    """Whether code is neither a test's nor its author's own."""
-    return any(file.is_relative_to(folder) for folder in _FOREIGN)
-
-
-def walk_traceback(traceback: TracebackType | None) -> Iterator[tuple[FrameType, int, int]]:
-    """The frame, the instruction and the line of each entry, the outermost first."""
-    while traceback is not None:
-        yield traceback.tb_frame, traceback.tb_lasti, traceback.tb_lineno
-        traceback = traceback.tb_next
+    same_subject = following is not None and subject_of(following, run) == subject
+    return same_subject and all(collection.suite_of(test) == BOOT_SUITE for test in (item, following) if test)
 
 
 def observe(item: pytest.Item, call: pytest.CallInfo[None], report: pytest.TestReport, run: Run) -> None:
@@ -212,6 +197,8 @@ def observe(item: pytest.Item, call: pytest.CallInfo[None], report: pytest.TestR
     properties = [entry for entry in item.user_properties if entry[0] != junit.STATE]
     report.user_properties = [*properties, (junit.STATE, heaviest(states).value)]
     subject = subject_of(item, run)
+    if report.failed and subject is not None:
+        renewal.remember_failure(item, subject.name)
     facts = None if subject is None else run.facts.get(subject.name)
     allure.set_state(heaviest(states), None if facts is None else facts.scope)
     error = None if call.excinfo is None else call.excinfo.value

@@ -6,6 +6,7 @@ module, also those that want nothing of it, so it imports no other of the packag
 
 from __future__ import annotations
 
+import argparse
 import os
 import re
 from collections.abc import Sequence
@@ -25,7 +26,10 @@ EXPECTS_MARKER = (
     "panic, oops, lockup, initramfs, emergency-shell, frozen-init, oom, ordering-cycle, failed-unit, stuck-job, "
     "coredump, avc"
 )
-MARKERS = (NEEDS_MARKER, EXPECTS_MARKER)
+MUTATES_MARKER = (
+    "mutates: the test changes its machine in a way that others must not see; what comes after it gets a clean one"
+)
+MARKERS = (NEEDS_MARKER, EXPECTS_MARKER, MUTATES_MARKER)
 
 
 class Option(NamedTuple):
@@ -96,16 +100,32 @@ RERUN_FAILED = Option(
     "failed for the laboratory's sake is always tried once more)",
     switch=True,
 )
+COLD = Option(
+    "--cold",
+    "",
+    "boot every machine, and save no boot. (Without it, the first boot of an image in a machine of this shape is "
+    "saved when it was good, and other machines are started from that in a second)",
+    switch=True,
+)
 EXEMPTIONS = Option(
     "--exemptions",
     "FILE",
     "known trouble that does not count: TOML, with owner, tracker and day of expiry for each. Repeat it for several",
     many=True,
 )
+FEATURES = Option(
+    "--features",
+    "WHICH",
+    "which .feature files are tests: on (all), off (none), auto (the default: those named on the command line, and "
+    "those for whom the nearest steps/ or environment.py above them is one of behave's)",
+)
+USERDATA = Option(
+    "--userdata", "NAME=VALUE", "what features find in context.config.userdata; repeat it for several", many=True
+)
 
 OPTIONS = (
     IMAGE, SUITE, HOST, DISK, BACKEND, NETWORK, MEMORY, CPUS, BOOT_TIMEOUT, QEMU, EVIDENCE, EVIDENCE_DIR,
-    RERUN_FAILED, EXEMPTIONS,
+    RERUN_FAILED, EXEMPTIONS, COLD, FEATURES, USERDATA,
 )  # fmt: skip
 
 
@@ -142,12 +162,41 @@ def add_options(parser: pytest.Parser) -> None:
             )
         kind: Literal["args", "string"] = "args" if option.many else "string"
         parser.addini(option.dest, f"like {option.flag}", type=kind, default=None)
+    # Made of x.feature:LINE, for the workers of xdist too; nobody types it.
+    group.addoption("--feature-line", action="append", dest="bootc_feature_lines", default=[], help=argparse.SUPPRESS)
 
 
-def add_markers(config: pytest.Config) -> None:
-    """Declare the markers."""
+def configure(config: pytest.Config) -> None:
+    """Declare the markers.
+
+    :raises pytest.UsageError: what holds for every run, also for one that judges nothing, cannot be read.
+    """
     for marker in MARKERS:
         config.addinivalue_line("markers", marker)
+    feature_mode(config)
+    userdata(config)
+
+
+def feature_mode(config: pytest.Config) -> str:
+    """Which feature files are collected: ``on``, ``off`` or ``auto``. Raises as :func:`configure` does."""
+    setting = lookup(config, FEATURES)
+    mode = "auto" if setting is None else setting.value
+    if setting is not None and mode not in ("on", "off", "auto"):
+        raise pytest.UsageError(f"{setting.origin} {mode}: there is no such word\nWhat to do: write on, off or auto")
+    return mode
+
+
+def userdata(config: pytest.Config) -> dict[str, str]:
+    """The words for features, by name. Raises as :func:`configure` does."""
+    setting = lookup(config, USERDATA)
+    words = () if setting is None else setting.values
+    for word in words:
+        if not word.partition("=")[0].strip():
+            raise pytest.UsageError(f"{USERDATA.flag} {word}: it has no name\nWhat to do: write NAME=VALUE")
+    # As for behave's own option, a name alone is true.
+    return {
+        name.strip(): value.strip() if equals else "true" for name, equals, value in (w.partition("=") for w in words)
+    }
 
 
 def lookup(config: pytest.Config, option: Option) -> Setting | None:

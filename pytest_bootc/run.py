@@ -24,8 +24,8 @@ from pytest_bootc.evidence import examine_failed_boot
 from pytest_bootc.exemptions import load_exemptions
 from pytest_bootc.guarding import Guard
 from pytest_bootc.image import Digest, ImageReference
-from pytest_bootc.machine.base import load_backend
-from pytest_bootc.machine.pool import VM, Pool
+from pytest_bootc.machine.base import Machine, load_backend
+from pytest_bootc.machine.pool import VM, Pool, Terms
 from pytest_bootc.model import Evidence, GoldenDisk, MachineFacts, MachineSpec, ResolvedImage, RunConfig, Scope
 from pytest_bootc.progress import Progress, Silent
 from pytest_bootc.reports.progress import Terminal, TerminalProgress
@@ -70,12 +70,14 @@ class Run:
         self.facts: dict[str, MachineFacts] = {}
         self.progress: Progress = Silent()
         self.guard = Guard(load_exemptions(config.exemptions, datetime.date.today()))
-        self.pool = Pool(
-            lambda: load_backend(config, default_home()),
+        terms = Terms(
             boot_seconds=config.boot_timeout,
             missing=pytest.skip.Exception,
             listener=self.guard.hear,
+            judge=self._judge_boot,
+            progress=lambda: self.progress,
         )
+        self.pool = Pool(lambda: load_backend(config, default_home()), terms)
         self.disk_failures: dict[str, BootcTestError] = {}
         self._images: dict[str, ResolvedImage] = {}
 
@@ -170,6 +172,10 @@ class Run:
             for subject in self.subjects
         ]
 
+    def _judge_boot(self, subject: str, machine: Machine) -> str:
+        text = next(known.text for known in self.subjects if known.name == subject)
+        return self.guard.judge_boot(machine, text)
+
     def _pinned(self, subject: Subject) -> Subject:
         if subject.reference is None:
             return subject
@@ -232,7 +238,7 @@ def machine(run: Run, image: ResolvedImage | None, spec: MachineSpec, disk: Gold
         run.facts[subject.name] = vm.facts
         yield vm
     finally:
-        vm.release()
+        vm.close()
 
 
 def current(config: pytest.Config) -> Run:

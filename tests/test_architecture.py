@@ -21,10 +21,10 @@ LAYERS: dict[str, int] = {
     "disk": 3, "machine": 3, "capabilities": 3, "deployment": 3, "journal": 3, "system": 3, "units": 3, "health": 3,
     "guest": 4,
     "alarm": 4, "evidence": 5, "verdict": 5, "exemptions": 5,
-    "reports": 6,
-    "options": 7, "configuration": 7, "compat": 7, "collection": 7, "run": 7, "circumstances": 7, "judging": 7,
-    "guarding": 7, "retrying": 7, "gates": 7, "hooks": 7, "item_hooks": 7,
-    "fixtures": 7, "plugin": 7, "cli": 7, "disk_commands": 7, "disk_commands": 7,
+    "reports": 6, "compat": 6, "features": 6,
+    "options": 7, "configuration": 7, "collection": 7, "run": 7, "circumstances": 7, "judging": 7,
+    "guarding": 7, "renewal": 7, "retrying": 7, "tracebacks": 7, "gates": 7, "hooks": 7, "item_hooks": 7, "feature_hooks": 7,
+    "fixtures": 7, "plugin": 7, "cli": 7, "disk_commands": 7,
 }  # fmt: skip
 
 # What stands beside its layer's others, and is the ground of some of them.
@@ -41,6 +41,8 @@ GROUND = {
     "units": {"health"},
     "health": {"machine"},
     "disk": {"machine"},
+    "compat": {"features"},
+    "reports": {"features"},
 }
 
 OWNERS = {
@@ -51,6 +53,7 @@ OWNERS = {
     "paramiko": {"ssh"},
     "allure": {"reports.allure"},
     "allure_commons": {"reports.allure"},
+    "behave": {"features"},
     "_pytest": {"compat"},
 }
 
@@ -59,7 +62,9 @@ ALONE = {"machine.supervisor"}
 MAY_IMPORT_LATE = {"fixtures", "plugin", "cli"}
 MAY_LOAD_BY_NAME = {"machine.base", "source"}
 MAY_SLEEP = {"deadline", "machine.supervisor"}
-SWITCHBOARDS = {"plugin", "hooks", "item_hooks"}
+SWITCHBOARDS = {"plugin", "hooks", "item_hooks", "feature_hooks"}
+# Each holds the private names of one library.
+PRIVATE = {"compat", "features.internals"}
 
 
 @cache
@@ -215,10 +220,10 @@ def test_the_plugin_is_a_switchboard(module: str) -> None:
             assert len([line for line in lines if line.strip()]) <= 4, f"{module}.{node.name} does something itself"
 
 
-def test_private_names_of_pytest_are_in_one_place() -> None:
-    # Whatever a module takes from outside and begins with an underscore can only be pytest's up there.
+def test_private_names_of_pytest_and_behave_are_in_one_place_each() -> None:
+    # Whatever a module takes from outside and begins with an underscore can only be theirs up there.
     for module in modules():
-        if module == "compat" or LAYERS.get(part(module), 0) < 6:
+        if module in PRIVATE or LAYERS.get(part(module), 0) < 6:
             continue
         for node in ast.walk(tree(module)):
             if isinstance(node, ast.Attribute) and re.match(r"_[^_]", node.attr):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from enum import Enum
 from importlib import import_module
@@ -11,6 +12,7 @@ from typing import Protocol, runtime_checkable
 from pytest_bootc.deadline import Deadline
 from pytest_bootc.errors import BootcTestError, ConfigError
 from pytest_bootc.model import GoldenDisk, MachineFacts, MachineSpec, RunConfig, SSHEndpoint
+from pytest_bootc.progress import Progress
 
 
 class PowerState(Enum):
@@ -105,6 +107,30 @@ class HasVitalSigns(Protocol):
 
     def questioned(self, deadline: Deadline) -> BootcTestError | None:
         """The same, asking whatever runs the machine: for when a guest does not answer and it is unclear why."""
+
+
+@runtime_checkable
+class HasSavedBoots(Protocol):
+    """A machine that can be started from a boot that was saved, and whose own boot can be."""
+
+    @property
+    def is_saved(self) -> bool:
+        """Whether another machine like this one can be started from a saved boot."""
+
+    def start_warm(self, deadline: Deadline, judge: Callable[[], str], progress: Progress) -> None:
+        """Run from a saved boot; where there is none, boot, and save that unless ``judge`` says what is wrong with it.
+
+        Raises as :meth:`Machine.start` does.
+        """
+
+    def resume(self) -> bool:
+        """Run from a saved boot; ``False`` where there is none that can be used."""
+
+    def pause(self) -> None:
+        """Have the guest stand still, clock included."""
+
+    def wake(self) -> None:
+        """Have it go on, at the time that it is now."""
 
 
 class Backend(Protocol):

@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from pytest_bootc.deadline import Deadline
 from pytest_bootc.errors import BackendError, Blame, BootcTestError, CrashError, GuestError
@@ -15,29 +14,25 @@ from pytest_bootc.machine.base import (
     HasConsole,
     HasControl,
     HasCrash,
-    HasScreenshot,
+    HasSavedBoots,
     HasVitalSigns,
     Machine,
     PowerState,
 )
+from pytest_bootc.machine.spares import Spares
+from pytest_bootc.machine.verbs import KEEPALIVE, LONGEST_KEEPALIVE, MachineVerbs, Missing
 from pytest_bootc.machine.watch import Watch
-from pytest_bootc.model import Finding, GoldenDisk, MachineFacts, MachineSpec, SSHEndpoint
+from pytest_bootc.model import Finding, GoldenDisk, MachineSpec
+from pytest_bootc.progress import Progress, Silent
+from pytest_bootc.ssh import SSHSession
 from pytest_bootc.timeline import Timeline
 
 _STOP_SECONDS = 30.0
-_KEEPALIVE_SECONDS = 15.0
-# However slow a guest is, its sshd answers a keepalive within this, or it is frozen.
-_LONGEST_KEEPALIVE_SECONDS = 60.0
-_COMMAND_SECONDS = 60.0
 _KEPT_CONSOLE = 1 << 20
 # How many machines an image may bring down, or the laboratory lose, before no other is booted.
 _MOST_DEATHS = {Blame.IMAGE: 2, Blame.LAB: 4}
 # A guest that was just asked something in vain is asked once more, so long, before it counts as hung.
 _LAST_CHANCE_SECONDS = 5.0
-
-
-#: Makes the exception for a test that asks for something that the backend lacks: one that skips it, for example.
-Missing = Callable[[str], BaseException]
 
 
 @dataclass(frozen=True)
@@ -61,21 +56,31 @@ Listener = Callable[["VM", Finding | None, BootcTestError], None]
 Examiner = Callable[[Machine, BootcTestError], Mapping[str, bytes]]
 
 
-class VM:
-    """A stable handle on a machine: the machine behind it may reboot or be replaced, the handle stays.
+@dataclass(frozen=True)
+class Terms:
+    """How the machines of a run are had: how long a boot may take on KVM, and who has a say in it.
 
-    Where a backend cannot do what is asked (a screenshot, say), ``missing`` is called with the reason, and what it
-    returns is raised.
+    ``missing`` makes the exception for what a backend cannot do, ``listener`` is told of trouble, and ``judge`` says
+    what is wrong with a boot that could be saved (nothing: it is saved). ``progress`` gives who is told of long work.
     """
 
-    def __init__(
-        self, subject: str, backend: Backend, *, boot_seconds: float, missing: Missing, listener: Listener
-    ) -> None:
+    boot_seconds: float
+    missing: Missing
+    listener: Listener
+    judge: Callable[[str, Machine], str] = lambda subject, machine: ""
+    progress: Callable[[], Progress] = Silent
+
+
+class VM(MachineVerbs):
+    """A stable handle on a machine: the machine behind it may reboot or be replaced, the handle stays."""
+
+    def __init__(self, subject: str, backend: Backend, terms: Terms) -> None:
+        super().__init__(terms.missing)
         self.subject = subject
         self._backend = backend
-        self._boot_seconds = boot_seconds
-        self._missing = missing
-        self._listener = listener
+        self._terms = terms
+        self._spares = Spares(backend)
+        self._login: SSHSession | None = None
         self._stack = ExitStack()
         self._machine: Machine | None = None
         self._watch: Watch | None = None
@@ -121,8 +126,28 @@ class VM:
             self.timeline.note(f"{self._machine.name} is ended")
         if self._watch is not None:
             self._watch.end()
-        self._machine = self._watch = None
+        self._machine = self._watch = self._login = None
         self._stack.close()
+
+    def close(self) -> None:
+        """End the machine, and the spare one."""
+        self._spares.close()
+        self.release()
+
+    def prepare_spare(self) -> None:
+        """Begin to make a machine like the one behind the handle, for when a fresh one is wanted."""
+        if self._shape is not None and self.failure is None and self.can_be_cloned:
+            self._spares.prepare(self._shape)
+
+    @property
+    def can_be_cloned(self) -> bool:
+        """Whether a fresh machine like this one is to be had within seconds, for its boot has been saved."""
+        return isinstance(self._machine, HasSavedBoots) and self._machine.is_saved
+
+    def take_login(self) -> SSHSession | None:
+        """The login that came with the machine, if there is one and nobody has taken it."""
+        session, self._login = self._login, None
+        return session
 
     def condemn(self) -> None:
         """Have the next :meth:`use` boot a fresh machine, also where the last one did not come to boot."""
@@ -148,7 +173,7 @@ class VM:
         machine = self._machine
         if machine is None or self.look() is not None:
             return self.trouble
-        limit = _LAST_CHANCE_SECONDS * min(machine.facts.time_factor, _LONGEST_KEEPALIVE_SECONDS / _KEEPALIVE_SECONDS)
+        limit = _LAST_CHANCE_SECONDS * min(machine.facts.time_factor, LONGEST_KEEPALIVE / KEEPALIVE)
         if isinstance(machine, HasVitalSigns):
             self.trouble = machine.questioned(Deadline.after(limit))
         if self.trouble is None and isinstance(machine, HasControl):
@@ -199,24 +224,9 @@ class VM:
             raise BackendError("there is no machine behind this handle: it did not boot, or was released")
         return self._machine
 
-    @property
-    def name(self) -> str:
-        """The machine's name."""
-        return self.machine.name
-
-    @property
-    def facts(self) -> MachineFacts:
-        """What a report says about the machine."""
-        return self.machine.facts
-
-    @property
-    def keepalive(self) -> float:
-        """For how many seconds the guest may be silent before it counts as frozen."""
-        return min(_LONGEST_KEEPALIVE_SECONDS, _KEEPALIVE_SECONDS * self.facts.time_factor)
-
     def login_deadline(self) -> Deadline:
         """The deadline of a login that begins now: as long as a boot may take."""
-        return Deadline.after(self._boot_seconds * self.facts.time_factor)
+        return Deadline.after(self._terms.boot_seconds * self.facts.time_factor)
 
     def reconnect_deadline(self) -> Deadline:
         """The deadline of a login to a machine that has let somebody in before."""
@@ -241,52 +251,20 @@ class VM:
             machine.reboot(deadline)
         self._booted()
 
-    def power_state(self) -> PowerState:
-        """What the machine is doing."""
-        return self.machine.power_state()
-
-    def ssh_endpoint(self, deadline: Deadline | None = None) -> SSHEndpoint:
-        """Where the guest's sshd answers. Raises as :meth:`Machine.ssh_endpoint` does."""
-        return self.machine.ssh_endpoint(deadline or Deadline.after(_COMMAND_SECONDS))
-
-    def console_log(self) -> Path:
-        """The file that holds everything the serial console has shown."""
-        if not isinstance(machine := self.machine, HasConsole):
-            raise self._lacking("no console")
-        return machine.console_log()
-
-    def wait_for_console_text(self, pattern: str, deadline: Deadline | None = None) -> str:
-        """The first line on the console that the regular expression matches.
-
-        :raises WaitTimeoutError: none came before the deadline (60 s).
-        """
-        if not isinstance(machine := self.machine, HasConsole):
-            raise self._lacking("no console")
-        return machine.wait_for_console_text(pattern, deadline or Deadline.after(_COMMAND_SECONDS))
-
-    def screenshot(self, path: Path, deadline: Deadline | None = None) -> Path:
-        """Write what the display shows as a PNG file and return its path."""
-        if not isinstance(machine := self.machine, HasScreenshot):
-            raise self._lacking("no display")
-        return machine.screenshot(path, deadline or Deadline.after(_COMMAND_SECONDS))
-
-    def control(self, command: str, deadline: Deadline | None = None) -> tuple[int, str]:
-        """Run a line of POSIX sh as root, without network and sshd; its exit status and its mixed output."""
-        if not isinstance(machine := self.machine, HasControl):
-            raise self._lacking("no control channel")
-        return machine.control(command, deadline or Deadline.after(_COMMAND_SECONDS))
-
     def crash(self) -> None:
         """Cut the machine's power."""
         if not isinstance(machine := self.machine, HasCrash):
-            raise self._lacking("no power that could be cut")
+            raise self.lacking("no power that could be cut")
         self.timeline.note(f"the power of {machine.name} is cut")
         machine.crash()
 
-    def _lacking(self, what: str) -> BaseException:
-        return self._missing(f"the backend {self.machine.facts.backend} has {what}")
-
     def _boot(self, spec: MachineSpec, disk: GoldenDisk | None) -> None:
+        spare = self._spares.take((spec, disk))
+        if spare is not None:
+            self._stack.push(spare.stack.pop_all())
+            self._login = spare.session
+            self._take_over(spare.machine)
+            return
         self.timeline.note("a machine is made")
         try:
             machine = self._stack.enter_context(self._backend.provision(spec, disk))
@@ -294,10 +272,18 @@ class VM:
             self.timeline.note(f"no machine can be made: {error.brief}")
             self.failure = BootFailure(error, b"")
             raise
-        with self._booting(machine, "is booted") as deadline:
-            machine.start(deadline)
+        with self._booting(machine, "is started") as deadline:
+            if isinstance(machine, HasSavedBoots):
+                machine.start_warm(deadline, lambda: self._terms.judge(self.subject, machine), self._terms.progress())
+            else:
+                machine.start(deadline)
+        self._take_over(machine)
+
+    def _take_over(self, machine: Machine) -> None:
+        if machine.facts.origin:
+            self.timeline.note(f"{machine.name}: {machine.facts.origin}")
         self._machine = machine
-        self._watch = Watch(machine, lambda finding, error: self._listener(self, finding, error))
+        self._watch = Watch(machine, lambda finding, error: self._terms.listener(self, finding, error))
         self._booted()
 
     def _is_on(self, machine: Machine) -> bool:
@@ -324,7 +310,7 @@ class VM:
         self.timeline.note(f"{machine.name} {what}")
         try:
             # On a host with KVM; a backend that emulates allows more.
-            yield Deadline.after(self._boot_seconds)
+            yield Deadline.after(self._terms.boot_seconds)
         except BootcTestError as error:
             self.timeline.note(f"{machine.name} did not come up: {error.brief}")
             if machine is self._machine:
@@ -346,14 +332,10 @@ class VM:
 class Pool:
     """All handles of one process, by the name of their subject."""
 
-    def __init__(
-        self, backend: Callable[[], Backend], *, boot_seconds: float, missing: Missing, listener: Listener
-    ) -> None:
+    def __init__(self, backend: Callable[[], Backend], terms: Terms) -> None:
         self._load = backend
-        self._listener = listener
+        self._terms = terms
         self._backend: Backend | None = None
-        self._boot_seconds = boot_seconds
-        self._missing = missing
         self._vms: dict[str, VM] = {}
 
     def vm(self, subject: str) -> VM:
@@ -361,9 +343,7 @@ class Pool:
         if subject not in self._vms:
             if self._backend is None:
                 self._backend = self._load()
-            self._vms[subject] = VM(
-                subject, self._backend, boot_seconds=self._boot_seconds, missing=self._missing, listener=self._listener
-            )
+            self._vms[subject] = VM(subject, self._backend, self._terms)
         return self._vms[subject]
 
     def find(self, subject: str) -> VM | None:

@@ -52,7 +52,7 @@ class WarmMachine(QemuMachine):
         that is not to be saved, or cannot be, makes as good a machine as any; the report says why. Raises as
         :meth:`start` does.
         """
-        if self._resumed():
+        if self.resume():
             return
         with ExitStack() as stack:
             try:
@@ -61,8 +61,30 @@ class WarmMachine(QemuMachine):
                 self._not_saved(error)
                 self.start(Deadline.after(deadline.seconds))
                 return
-            if not self._resumed():  # another run may have saved it meanwhile
+            if not self.resume():  # another run may have saved it meanwhile
                 self._start_and_save(Deadline.after(deadline.seconds), judge)
+
+    @property
+    def is_saved(self) -> bool:
+        """Whether another machine like this one can be started from a saved boot."""
+        return self._store.find() is not None
+
+    def resume(self) -> bool:
+        """Run from a saved boot; ``False`` where there is none that can be used."""
+        saved = self._store.find()
+        if saved is None:
+            return False
+        try:
+            self._resume(saved, Deadline.after(_RESUME_SECONDS * self._patience))
+        except (BootcTestError, OSError) as error:
+            # Whatever it is: the boot that follows does not depend on it.
+            self._mishaps.append(f"booted, because it could not be started from the saved boot: {_said(error)}")
+            self._power.cut()
+            for path in (self._wiring.overlay, self._console.path):
+                path.unlink(missing_ok=True)
+            self._store.discard()
+            return False
+        return True
 
     def pause(self) -> None:
         """Have the guest stand still, clock included."""
@@ -103,23 +125,6 @@ class WarmMachine(QemuMachine):
 
     def _not_saved(self, why: object) -> None:
         self._mishaps.append(f"the boot was not saved: {_said(why)}")
-
-    def _resumed(self) -> bool:
-        """Whether the machine runs now, from a saved boot."""
-        saved = self._store.find()
-        if saved is None:
-            return False
-        try:
-            self._resume(saved, Deadline.after(_RESUME_SECONDS * self._patience))
-        except (BootcTestError, OSError) as error:
-            # Whatever it is: the boot that follows does not depend on it.
-            self._mishaps.append(f"booted, because it could not be started from the saved boot: {_said(error)}")
-            self._power.cut()
-            for path in (self._wiring.overlay, self._console.path):
-                path.unlink(missing_ok=True)
-            self._store.discard()
-            return False
-        return True
 
     def _resume(self, saved: SavedBoot, deadline: Deadline) -> None:
         make_overlay(self._disk, self._wiring.overlay, self._engine.qemu, self._spec.var_gib, saved.file(warm.VAR))

@@ -61,6 +61,12 @@ class SSHSession(ShellVerbs):
         """
         self._reconnect(deadline, endpoint or self._endpoint, refusal_is_final=True)
 
+    def take_over(self, other: SSHSession) -> None:
+        """Drop the connection and go on with that of another session, which has none then."""
+        self.close()
+        self._endpoint, self._keepalive = other._endpoint, other._keepalive
+        self._open, other._open = other._open, None
+
     def close(self) -> None:
         """Drop the connection; whatever still runs in it ends with an error. Closing twice does nothing."""
         opened, self._open = self._open, None

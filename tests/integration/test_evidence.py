@@ -19,7 +19,7 @@ from pytest_bootc.errors import BootTimeoutError
 from pytest_bootc.evidence import Circumstances, EvidenceRecord, examine_failed_boot
 from pytest_bootc.evidence.examination import MOST_SECONDS
 from pytest_bootc.evidence.record import MOST_BYTES
-from pytest_bootc.machine.pool import VM
+from pytest_bootc.machine.pool import VM, Terms
 from pytest_bootc.machine.qemu import QemuMachine
 from pytest_bootc.machine.qemu_backend import QemuBackend
 from pytest_bootc.model import MachineSpec, Network, RunConfig
@@ -36,7 +36,7 @@ def vm(live_disk) -> Iterator[VM]:
     """A machine of an image with systemd-coredump that has booted; the tests of this module spoil it."""
     disk = live_disk("coredump-apparmor")
     backend = QemuBackend(RunConfig(), default_home())
-    vm = VM("server", backend, boot_seconds=120, missing=RuntimeError, listener=lambda *_: None)
+    vm = VM("server", backend, Terms(boot_seconds=120, missing=RuntimeError, listener=lambda *_: None))
     vm.use(MachineSpec(memory_mib=1536, network=Network.RESTRICTED), disk)
     yield vm
     vm.release()
@@ -202,7 +202,7 @@ def test_a_machine_without_power(vm: VM, record: EvidenceRecord) -> None:
 def test_a_boot_that_hangs_is_told_by_what_its_guest_says(live_disk) -> None:
     backend = QemuBackend(RunConfig(), default_home())
     # Emulated guests have five times as long.
-    vm = VM("hangs", backend, boot_seconds=14, missing=RuntimeError, listener=lambda *_: None)
+    vm = VM("hangs", backend, Terms(boot_seconds=14, missing=RuntimeError, listener=lambda *_: None))
     vm.examiner = examine_failed_boot
     disk = live_disk("hang-before-sshd")
     with pytest.raises(BootTimeoutError):

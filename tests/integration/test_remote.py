@@ -15,7 +15,7 @@ from pytest_bootc.deadline import Deadline, wait_until
 from pytest_bootc.errors import BackendError, BootTimeoutError, GuestError, ProvisionError
 from pytest_bootc.evidence import Circumstances, EvidenceRecord
 from pytest_bootc.machine.base import HasControl, PowerState, load_backend
-from pytest_bootc.machine.pool import VM
+from pytest_bootc.machine.pool import VM, Terms
 from pytest_bootc.machine.remote import RemoteMachine
 from pytest_bootc.model import MachineSpec, RunConfig
 from pytest_bootc.ssh import SSHSession
@@ -138,7 +138,7 @@ def test_the_connection_for_commands_ends_with_the_machine(home, sshd):
 def test_evidence_is_taken_over_it(home, sshd, tmp_path):
     introduce(home, sshd)
     backend = load_backend(RunConfig(backend="remote", host=written(sshd)), Path("unused"))
-    vm = VM("host", backend, boot_seconds=20, missing=RuntimeError, listener=lambda *_: None)
+    vm = VM("host", backend, Terms(boot_seconds=20, missing=RuntimeError, listener=lambda *_: None))
     vm.use(MachineSpec(), None)
     record = EvidenceRecord(tmp_path / "evidence", "test_it")
     record.begin(vm)

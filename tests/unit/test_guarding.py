@@ -34,7 +34,7 @@ from pytest_bootc.guarding import (
     watched_by,
 )
 from pytest_bootc.machine.fake import Answer, FakeMachine, Script
-from pytest_bootc.machine.pool import VM
+from pytest_bootc.machine.pool import VM, Terms
 from pytest_bootc.model import Finding, GoldenDisk, MachineSpec, Trouble
 from pytest_bootc.reports import junit
 
@@ -82,7 +82,7 @@ def backend(tmp_path: Path) -> Backend:
 @pytest.fixture
 def vm(backend: Backend, guard: Guard) -> Iterator[VM]:
     """A handle; nothing has booted."""
-    made = VM("server", backend, boot_seconds=5, missing=LookupError, listener=guard.hear)
+    made = VM("server", backend, Terms(boot_seconds=5, missing=LookupError, listener=guard.hear))
     yield made
     made.release()
 

@@ -19,7 +19,7 @@ from pytest_bootc.errors import (
 )
 from pytest_bootc.machine import pool
 from pytest_bootc.machine.fake import Answer, FakeMachine, Script
-from pytest_bootc.machine.pool import VM, Pool
+from pytest_bootc.machine.pool import VM, Pool, Terms
 from pytest_bootc.model import Finding, GoldenDisk, MachineSpec, Trouble
 
 Heard = list[tuple[Trouble | None, str]]
@@ -69,7 +69,7 @@ def vm(backend: Backend, heard: Heard) -> Iterator[VM]:
     def listen(vm: VM, finding: Finding | None, error: BootcTestError) -> None:
         heard.append((finding and finding.kind, error.brief))
 
-    handle = VM("image", backend, boot_seconds=0.05, missing=LackingError, listener=listen)
+    handle = VM("image", backend, Terms(boot_seconds=0.05, missing=LackingError, listener=listen))
     yield handle
     handle.release()
 
@@ -260,7 +260,7 @@ def test_a_timeline_of_it_all(vm: VM) -> None:
     name = "m-1"
     assert [text for _, text in vm.timeline.events()] == [
         "a machine is made",
-        f"{name} is booted",
+        f"{name} is started",
         f"{name} is ready",
         f"{name} is rebooted",
         f"{name} is ready",
@@ -294,7 +294,7 @@ def test_the_pool_has_one_handle_per_subject_and_loads_the_backend_when_it_is_ne
         loaded.append(1)
         return backend
 
-    vms = Pool(load, boot_seconds=1, missing=LackingError, listener=lambda vm, finding, error: None)
+    vms = Pool(load, Terms(boot_seconds=1, missing=LackingError, listener=lambda vm, finding, error: None))
     assert vms.find("a") is None
     assert not loaded
     assert vms.vm("a") is vms.vm("a") is vms.find("a")

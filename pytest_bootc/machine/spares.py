@@ -1,0 +1,126 @@
+"""A machine ahead of need: started from a saved boot, logged in, and paused, while tests run on another one."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+from pytest_bootc.deadline import Deadline
+from pytest_bootc.errors import BootcTestError
+from pytest_bootc.machine.base import Backend, HasSavedBoots, Machine
+from pytest_bootc.machine.verbs import keepalive_of
+from pytest_bootc.model import GoldenDisk, MachineSpec
+from pytest_bootc.ssh import SSHSession
+
+_LOGIN_SECONDS = 60.0
+
+Shape = tuple[MachineSpec, GoldenDisk | None]
+
+
+@dataclass(frozen=True)
+class Spare:
+    """A machine that runs; ``stack`` ends it. ``session`` is a login that has been used, where one is possible."""
+
+    machine: Machine
+    session: SSHSession | None
+    stack: ExitStack
+
+
+class Spares:
+    """One spare machine at most, made on a thread of its own.
+
+    It is a matter of time alone: where none can be had, whoever wanted it starts a machine himself, and learns why
+    that does not work.
+    """
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        self._order: _Order | None = None
+
+    def prepare(self, shape: Shape) -> None:
+        """Begin to make one of this shape, unless that has been done."""
+        if self._order is None or self._order.shape != shape:
+            self.close()
+            self._order = _Order(self._backend, shape)
+
+    def take(self, shape: Shape) -> Spare | None:
+        """The spare of this shape, running; one that is being made is waited for. ``None`` where there is none."""
+        order, self._order = self._order, None
+        if order is None:
+            return None
+        spare = order.deliver()
+        if spare is None or order.shape == shape:
+            return spare
+        spare.stack.close()
+        return None
+
+    def close(self) -> None:
+        """End the spare."""
+        order, self._order = self._order, None
+        spare = None if order is None else order.deliver()
+        if spare is not None:
+            spare.stack.close()
+
+
+class _Order:
+    """One spare in the making."""
+
+    def __init__(self, backend: Backend, shape: Shape) -> None:
+        self.shape = shape
+        self._backend = backend
+        self._changing = threading.Lock()
+        self._awaited = False
+        self._paused: HasSavedBoots | None = None
+        self._spare: Spare | None = None
+        self._thread = threading.Thread(target=self._make, name="spare machine", daemon=True)
+        self._thread.start()
+
+    def deliver(self) -> Spare | None:
+        """Wait for it and have it go on."""
+        with self._changing:
+            self._awaited = True
+        self._thread.join()
+        spare, self._spare = self._spare, None
+        if spare is None or self._paused is None:
+            return spare
+        try:
+            self._paused.wake()
+        except BootcTestError:
+            # It has died meanwhile.
+            spare.stack.close()
+            return None
+        return spare
+
+    def _make(self) -> None:
+        try:
+            with ExitStack() as stack:
+                machine = stack.enter_context(self._backend.provision(*self.shape))
+                if not isinstance(machine, HasSavedBoots) or not machine.resume():
+                    return
+                session = _log_in(machine)
+                if session is not None:
+                    stack.callback(session.close)
+                with self._changing:
+                    if not self._awaited:
+                        machine.pause()
+                        self._paused = machine
+                self._spare = Spare(machine, session, stack.pop_all())
+        except BootcTestError:
+            # Nobody has asked for it yet. Who does will try himself.
+            return
+
+
+def _log_in(machine: Machine) -> SSHSession | None:
+    """A login whose first command, which is the slow one, has been run; ``None`` for a guest that has no way in."""
+    limit = Deadline.after(_LOGIN_SECONDS * machine.facts.time_factor)
+    try:
+        session = SSHSession.connect(machine.ssh_endpoint(limit), limit, keepalive=keepalive_of(machine.facts))
+    except BootcTestError:
+        return None
+    try:
+        session.succeed("true", deadline=limit)
+    except BootcTestError:
+        session.close()
+        return None
+    return session
