@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import ast
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
 import pytest
+from _pytest._code.code import ExceptionChainRepr, ExceptionRepr, ReprEntryNative, ReprFileLocation
+from _pytest.assertion.rewrite import rewrite_asserts
 from _pytest.junitxml import xml_key
 from _pytest.runner import runtestprotocol
+
+F = TypeVar("F", bound=pytest.Function)
 
 _RUNNERS = ("runner", "pytest_bootc.item_hooks")
 
@@ -65,3 +74,57 @@ def is_run_by_others(item: pytest.Item) -> bool:
         if not (hook.wrapper or hook.hookwrapper or idle or hook.plugin_name in _RUNNERS):
             return True
     return False
+
+
+def functions(module: pytest.Module, name: str, function: Callable[..., object]) -> list[pytest.Function]:
+    """The items that pytest makes of a function in a module: one, or as many as its parameters make."""
+    # A function without parameters is looked up by name.
+    setattr(module.obj, name, function)
+    try:
+        return list(module._genfunctions(name, function))
+    finally:
+        delattr(module.obj, name)
+
+
+def as_kind(made: pytest.Function, kind: type[F], parent: pytest.Collector) -> F:
+    """The same item, of another class and perhaps below another collector."""
+    item: F = kind.from_parent(
+        parent,
+        name=made.name,
+        callspec=getattr(made, "callspec", None),
+        callobj=made.obj,
+        fixtureinfo=made._fixtureinfo,
+        originalname=made.originalname,
+        keywords=getattr(made, "callspec", None) and {made.callspec.id: True},
+    )
+    return item
+
+
+def fixture_definition(node: pytest.Item | pytest.Collector, name: str) -> pytest.FixtureDef[Any] | None:
+    """What a fixture's name means to a node, if it means anything."""
+    definitions = node.session._fixturemanager.getfixturedefs(name, node)
+    return definitions[-1] if definitions else None
+
+
+def rewrite_assertions(tree: ast.Module, source: bytes, path: Path, config: pytest.Config) -> None:
+    """Have the assertions of a module explain themselves, unless ``--assert=plain`` says otherwise."""
+    if config.getoption("assertmode") == "rewrite":
+        rewrite_asserts(tree, source, str(path), config)
+
+
+def skip_at_item(reason: str) -> NoReturn:
+    """Skip a test, and name its place, not this one."""
+    raise pytest.skip.Exception(reason, _use_item_location=True)
+
+
+def without_traceback(excinfo: pytest.ExceptionInfo[BaseException], path: Path, line: int) -> object:
+    """How an error is shown that happened at a line of a file which is no Python."""
+    shown = excinfo.getrepr(style="value")
+    return ExceptionChainRepr([(shown.reprtraceback, ReprFileLocation(str(path), line, str(excinfo.value)), None)])
+
+
+def put_before(shown: object, lines: Sequence[str]) -> None:
+    """Put lines before the traceback of a failure; xdist carries them along."""
+    trace = getattr(shown, "reprtraceback", None)
+    if isinstance(shown, ExceptionRepr) and trace is not None:
+        trace.reprentries.insert(0, ReprEntryNative([f"{line}\n" for line in lines]))

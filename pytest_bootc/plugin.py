@@ -5,6 +5,8 @@ Nothing is done here. The hooks of a run that judges something are in :mod:`pyte
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from pytest_bootc import options
@@ -18,10 +20,34 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     options.add_options(parser)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_load_initial_conftests(early_config: pytest.Config, args: list[str]) -> None:
+    """Let users name a line of a feature."""
+    if any(".feature:" in argument for argument in args):
+        from pytest_bootc.features import selection
+
+        selection.take_lines(early_config, args)
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Declare the markers; begin a run that judges something."""
-    options.add_markers(config)
+    options.configure(config)
     if options.is_asked_for(config):
         from pytest_bootc import hooks
 
         hooks.begin_run(config)
+
+
+def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
+    """Collect features."""
+    if file_path.suffix == ".feature" and _is_wanted(file_path, parent):
+        from pytest_bootc import feature_hooks
+
+        return feature_hooks.collect(file_path, parent)
+    return None
+
+
+def _is_wanted(path: Path, parent: pytest.Collector) -> bool:
+    from pytest_bootc.features import selection
+
+    return selection.is_wanted(path, parent, options.feature_mode(parent.config))

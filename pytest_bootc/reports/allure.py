@@ -200,6 +200,37 @@ def attach(paths: Iterable[Path]) -> None:
         allure.attach.file(path, path.name, kind)  # type: ignore[no-untyped-call]
 
 
+def start_step(title: str, parameters: Mapping[str, str]) -> str:
+    """Begin a step of the current test; what is attached from now on is the step's. Returns its identity."""
+    identity = str(uuid.uuid4())
+    shown = {name: Plain(value) for name, value in parameters.items()}
+    allure_commons.plugin_manager.hook.start_step(uuid=identity, title=title, params=shown)
+    return identity
+
+
+def stop_step(identity: str, error: BaseException | None) -> None:
+    """End a step, with what it has failed with."""
+    told = {} if error is None else {"exc_type": type(error), "exc_val": error, "exc_tb": error.__traceback__}
+    nothing = {"exc_type": None, "exc_val": None, "exc_tb": None}
+    allure_commons.plugin_manager.hook.stop_step(uuid=identity, **(nothing | told))
+
+
+def leave_out_step(title: str) -> None:
+    """Tell of a step that is not run."""
+    stop_step(start_step(title, {}), pytest.skip.Exception("it was not run"))
+
+
+def attach_text(name: str, text: str, *, csv: bool = False) -> None:
+    """Attach a text, or a table as CSV, to the current step or test."""
+    allure.attach(text, name, AttachmentType.CSV if csv else AttachmentType.TEXT)
+
+
+def attach_data(name: str, data: bytes | str, mime_type: str) -> None:
+    """Attach data of a type to the current step or test."""
+    known = {kind.mime_type: kind for kind in AttachmentType}
+    allure.attach(data, name, known.get(mime_type, mime_type))
+
+
 def write_run_files(folder: Path, environment: Mapping[str, str]) -> None:
     """Write what holds for the whole run: environment.properties and categories.json."""
     folder.mkdir(parents=True, exist_ok=True)

@@ -9,6 +9,7 @@ import json
 import os
 import platform
 import tarfile
+import textwrap
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ import pytest_bootc
 
 # Runs in this process forget what they have imported (pytester), but the package keeps it as attributes: what is
 # imported before them stays one and the same.
+import pytest_bootc.feature_hooks
 import pytest_bootc.guest
 import pytest_bootc.hooks
 import pytest_bootc.machine.fake
@@ -96,6 +98,19 @@ def judge(pytester: pytest.Pytester, layout: Callable[..., str]) -> Judge:
         return start("--backend=fake", f"--image={image or layout()}", *arguments)
 
     return run
+
+
+@pytest.fixture
+def write(pytester: pytest.Pytester) -> Callable[[Mapping[str, str]], None]:
+    """Write files below the test's folder."""
+
+    def put(files: Mapping[str, str]) -> None:
+        for name, content in files.items():
+            path = pytester.path / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(textwrap.dedent(content))
+
+    return put
 
 
 @pytest.fixture

@@ -1,0 +1,70 @@
+"""What tags mean to pytest: each is a marker; some have a meaning of their own."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+
+import pytest
+
+#: Allure's words for how bad a failure is.
+SEVERITIES = ("blocker", "critical", "normal", "minor", "trivial")
+
+_LABEL = re.compile(r"allure\.label\.(\w+):(.+)")
+_LINK = re.compile(r"allure\.link(?:\.(\w+))?:(.+)")
+_ISSUE = re.compile(r"(?:allure\.)?(issue|tms):(.+)")
+_WITH_VALUE = re.compile(r"(fixture|xdist_group|needs)\.(.+)")
+# Markers of pytest that mean nothing, or something else, without arguments.
+_RESERVED = frozenset(("parametrize", "usefixtures", "filterwarnings", "skipif", "tryfirst", "trylast"))
+
+
+class TagReader:
+    """Makes markers of tags, for one run of pytest."""
+
+    def __init__(self, config: pytest.Config, *, labelled: bool) -> None:
+        self._config = config
+        self._labelled = labelled
+        self._declared: set[str] = set()
+
+    def marks(self, tags: Iterable[str]) -> list[pytest.MarkDecorator]:
+        """The markers of a scenario with these tags."""
+        return [mark for tag in sorted(set(tags)) for mark in self._marks_of(tag)]
+
+    def _marks_of(self, tag: str) -> Iterator[pytest.MarkDecorator]:
+        valued = _WITH_VALUE.fullmatch(tag)
+        if valued is not None and valued[1] != "fixture":
+            yield getattr(pytest.mark, valued[1])(valued[2])
+            return
+        allure = list(_allure_marks(tag)) if self._labelled else []
+        yield from allure
+        name = re.sub(r"\W", "_", tag).strip("_")
+        if name and name not in _RESERVED and not _is_for_allure(tag):
+            yield self._marker(name, tag)
+
+    def _marker(self, name: str, tag: str) -> pytest.MarkDecorator:
+        if name not in self._declared and name not in ("skip", "xfail"):
+            self._declared.add(name)
+            self._config.addinivalue_line("markers", f"{name}: the tag @{tag} of features")
+        mark: pytest.MarkDecorator = getattr(pytest.mark, name)
+        return mark
+
+
+def fixtures_in(tags: Iterable[str]) -> list[str]:
+    """The names of fixtures that tags ask for: ``@fixture.NAME``."""
+    found = (_WITH_VALUE.fullmatch(tag) for tag in sorted(set(tags)))
+    return [match[2] for match in found if match is not None and match[1] == "fixture"]
+
+
+def _is_for_allure(tag: str) -> bool:
+    return bool(_LABEL.fullmatch(tag) or _LINK.fullmatch(tag) or _ISSUE.fullmatch(tag))
+
+
+def _allure_marks(tag: str) -> Iterator[pytest.MarkDecorator]:
+    if tag in SEVERITIES:
+        yield pytest.mark.allure_label(tag, label_type="severity")
+    if label := _LABEL.fullmatch(tag):
+        yield pytest.mark.allure_label(label[2], label_type=label[1])
+    if link := _LINK.fullmatch(tag):
+        yield pytest.mark.allure_link(link[2], link_type="link", name=link[1] or link[2])
+    if issue := _ISSUE.fullmatch(tag):
+        yield pytest.mark.allure_link(issue[2], link_type=issue[1], name=issue[2])
