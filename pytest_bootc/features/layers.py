@@ -170,6 +170,8 @@ class _EntityLayer:
         self._entity = entity
         self._runner = runner
         self._depth = 0
+        # A rule of a feature that a hook has skipped has no hooks; its scenarios are skipped one by one.
+        self._hooked = not entity.should_skip
 
     def enter(self, item: pytest.Function) -> None:
         entity, runner, context = self._entity, self._runner, self._runner.context
@@ -181,6 +183,8 @@ class _EntityLayer:
         setattr(context, entity.type, entity)
         if entity.type == "feature":
             runner.feature = entity
+        if not self._hooked:
+            return
         try:
             attempt(
                 *(lambda tag=tag: runner.run_hook("before_tag", tag) for tag in entity.tags),
@@ -194,12 +198,12 @@ class _EntityLayer:
         entity, runner, context = self._entity, self._runner, self._runner.context
         entity.clear_status()
         context.fixtures.serve(None)
+        hooks = [
+            lambda: runner.run_hook(f"after_{entity.type}", entity),
+            *(lambda tag=tag: runner.run_hook("after_tag", tag) for tag in entity.tags),
+        ]
         try:
-            attempt(
-                lambda: runner.run_hook(f"after_{entity.type}", entity),
-                *(lambda tag=tag: runner.run_hook("after_tag", tag) for tag in entity.tags),
-                lambda: internals.pop(context),
-            )
+            attempt(*(hooks if self._hooked else ()), lambda: internals.pop(context))
         finally:
             context.fixtures.forget(entity.type)
             while internals.depth(context) > self._depth:

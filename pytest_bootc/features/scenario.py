@@ -101,6 +101,8 @@ class ScenarioRun:
         if not self._begun:
             return
         self._begun = False
+        # From now on it is what its steps make of it.
+        scenario.clear_status()
         context.fixtures.serve(None)
         try:
             attempt(

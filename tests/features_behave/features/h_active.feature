@@ -1,0 +1,5 @@
+@not.with_planet=Mars
+Feature: For other planets
+
+  Scenario: One
+    Then it is 4

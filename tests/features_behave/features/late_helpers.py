@@ -1,0 +1,3 @@
+"""A module that is imported while a step runs."""
+
+WORD = "late"
