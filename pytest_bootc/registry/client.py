@@ -7,6 +7,7 @@ import ipaddress
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from functools import partial
 from typing import Any
 from urllib.parse import urljoin, urlsplit
@@ -115,13 +116,15 @@ class Client(oras.provider.Registry):  # type: ignore[misc]  # oras has no types
         response = self._follow(method, url, options, shown, deadline)
         if response.status_code not in DENIED or urlsplit(response.url).netloc != urlsplit(url).netloc:
             return response
-        challenges = parse_challenges(response.headers.get("Www-Authenticate", ""))
-        if not challenges and response.status_code == codes.unauthorized:
-            challenges = self._general_challenges(url, deadline)
-        header = self.login.answer(challenges, shown, deadline)
-        if not header:
-            return response
-        response.close()
+        with ExitStack() as unless_returned:
+            unless_returned.callback(response.close)
+            challenges = parse_challenges(response.headers.get("Www-Authenticate", ""))
+            if not challenges and response.status_code == codes.unauthorized:
+                challenges = self._general_challenges(url, deadline)
+            header = self.login.answer(challenges, shown, deadline)
+            if not header:
+                unless_returned.pop_all()
+                return response
         return self._follow(method, url, options, header, deadline)
 
     def _follow(

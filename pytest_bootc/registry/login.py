@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import requests
 
@@ -138,9 +138,7 @@ class Login:
         return content
 
     def _request(self, challenge: Challenge) -> TokenRequest:
-        realm = urlsplit(challenge.parameters.get("realm", ""))
-        if realm.scheme not in ("http", "https") or not realm.hostname:
-            raise self._odd("the registry names no address for it")
+        realm = self._realm(challenge)
         if realm.scheme == "http" and not self._plain:
             raise self._odd("the registry wants tokens to be asked for without TLS")
         scopes = challenge.parameters.get("scope") or f"repository:{self._name.partition('/')[2]}:pull"
@@ -155,6 +153,15 @@ class Login:
         if known is None or not known.basic:
             return TokenRequest(realm.geturl(), query)
         return TokenRequest(realm.geturl(), (("account", known.username), *query), f"Basic {known.basic}")
+
+    def _realm(self, challenge: Challenge) -> SplitResult:
+        try:
+            realm = urlsplit(challenge.parameters.get("realm", ""))
+        except ValueError:
+            realm = urlsplit("")
+        if realm.scheme not in ("http", "https") or not realm.hostname:
+            raise self._odd("the registry names no address for it")
+        return realm
 
     def _refused(self, status: int, challenge: Challenge) -> ConfigError:
         host = self._name.partition("/")[0]

@@ -9,11 +9,12 @@ import signal
 import socket
 import sys
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urljoin
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -229,12 +230,16 @@ def closed_port() -> Iterator[int]:
 
 
 class RegistryServer:
-    """Debian's docker-registry on a port of 127.0.0.1, with its files in a folder, without logins or with one."""
+    """Debian's docker-registry on a port of 127.0.0.1, with its files in a folder.
 
-    def __init__(self, folder: Path, login: str = "") -> None:
+    ``auth`` and ``tls`` are the sections of its configuration with these names: who is let in, and by which TLS.
+    """
+
+    def __init__(self, folder: Path, auth: dict[str, Any] | None = None, tls: dict[str, Any] | None = None) -> None:
         self.folder = folder
         self.host = ""
-        self._login = login
+        self._auth = auth
+        self._tls = tls
         self._process: command.Process | None = None
 
     def start(self) -> None:
@@ -243,17 +248,19 @@ class RegistryServer:
             "version": 0.1,
             "log": {"level": "error"},
             "storage": {"filesystem": {"rootdirectory": str(self.folder / "storage")}},
-            "http": {"addr": self.host},
+            "http": {"addr": self.host} | ({"tls": self._tls} if self._tls else {}),
         }
-        if self._login:
-            (self.folder / "htpasswd").write_text(f"{self._login}\n")
-            settings["auth"] = {"htpasswd": {"realm": "test", "path": str(self.folder / "htpasswd")}}
-        config = self.folder / "config.yml"
+        if self._auth:
+            settings["auth"] = self._auth
+        config = self.folder / f"config-{self.host.rpartition(':')[2]}.yml"
         config.write_text(json.dumps(settings))  # which is YAML too
-        log = self.folder / "registry.log"
         registry = command.find_program("docker-registry", resolution="install docker-registry")
+        self._run([registry, "serve", config])
+
+    def _run(self, argv: Sequence[str | Path]) -> None:
+        log = self.folder / f"registry-{self.host.rpartition(':')[2]}.log"
         with log.open("wb") as sink:
-            self._process = command.spawn([registry, "serve", config], stdout=sink, stderr=sink)
+            self._process = command.spawn(argv, stdout=sink, stderr=sink)
 
         def listening() -> bool:
             assert self._process is not None
@@ -261,7 +268,7 @@ class RegistryServer:
             with socket.socket() as probe:
                 return probe.connect_ex(("127.0.0.1", int(self.host.rpartition(":")[2]))) == 0
 
-        wait_until(listening, Deadline.after(20), what="docker-registry to listen", last=log.read_text)
+        wait_until(listening, Deadline.after(20), what=f"{argv[0]} to listen", last=log.read_text)
 
     def stop(self) -> None:
         if self._process is not None:
@@ -283,13 +290,27 @@ class RegistryServer:
         return f"{self.host}/{repository}:{tag}" if tag else f"{self.host}/{repository}@{target}"
 
     def _push_blob(self, content: bytes, repository: str, digest: str) -> None:
-        upload = _send("POST", f"http://{self.host}/v2/{repository}/blobs/uploads/")
-        _send("PUT", f"{upload}&digest={digest}", content, {"Content-Type": "application/octet-stream"})
+        begin = f"http://{self.host}/v2/{repository}/blobs/uploads/"
+        upload = urljoin(begin, _send("POST", begin))
+        mark = "&" if "?" in upload else "?"
+        _send("PUT", f"{upload}{mark}digest={digest}", content, {"Content-Type": "application/octet-stream"})
 
     def file(self, digest: str) -> Path:
         """Where the registry keeps a blob or manifest."""
         name = digest.partition(":")[2]
         return self.folder / "storage/docker/registry/v2/blobs/sha256" / name[:2] / name / "data"
+
+
+class OlaregServer(RegistryServer):
+    """olareg, built by scripts/setup: another registry, by other people, with its files in OCI layouts."""
+
+    def start(self) -> None:
+        self.host = f"127.0.0.1:{_free_port()}"
+        found = sorted((default_home() / "tools").glob("olareg-*/olareg"))
+        if not found:
+            pytest.skip("olareg is not there; scripts/setup builds it")
+        port = self.host.rpartition(":")[2]
+        self._run([found[-1], "serve", "--addr", "127.0.0.1", "--port", port, "--dir", self.folder])
 
 
 def _blob(layout: Path, digest: str) -> bytes:
@@ -314,11 +335,23 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RegistryServe
 
 
 @pytest.fixture
-def login_registry(tmp_path: Path) -> Iterator[RegistryServer]:
-    """A registry that lets nobody in without the password (which is nobody's)."""
-    folder = tmp_path / "login-registry"
-    folder.mkdir()
-    server = RegistryServer(folder, "somebody:$2y$05$" + "." * 53)
+def make_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., RegistryServer]]:
+    """Start registries of one's own; with the ``folder`` of another one it has the same images."""
+    with ExitStack() as stack:
+
+        def make(folder: Path | None = None, **sections: dict[str, Any]) -> RegistryServer:
+            server = RegistryServer(folder or tmp_path_factory.mktemp("registry"), **sections)
+            stack.callback(server.stop)
+            server.start()
+            return server
+
+        yield make
+
+
+@pytest.fixture(scope="module")
+def olareg(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OlaregServer]:
+    """Another registry that the tests of a module share."""
+    server = OlaregServer(tmp_path_factory.mktemp("olareg"))
     server.start()
     yield server
     server.stop()
