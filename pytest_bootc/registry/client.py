@@ -20,6 +20,7 @@ from pytest_bootc.deadline import Deadline
 from pytest_bootc.errors import RegistryError
 from pytest_bootc.image import DOCKER_HUB
 from pytest_bootc.registry.body import reason, without_query
+from pytest_bootc.registry.bounded import before
 from pytest_bootc.registry.challenge import Challenge, parse_challenges
 from pytest_bootc.registry.configuration import Place
 from pytest_bootc.registry.login import Login, TokenRequest
@@ -40,23 +41,24 @@ _HUB_API = "registry-1.docker.io"
 class Client(oras.provider.Registry):  # type: ignore[misc]  # oras has no types
     """oras's registry with requests that end, for one repository.
 
-    Loopback addresses are spoken to in plain HTTP, unless there are certificates for them; all others in HTTPS, which
-    an insecure one may lack.
+    Loopback addresses are spoken to in plain HTTP, unless there are certificates for them or they are called insecure;
+    all others in HTTPS, which insecure ones may lack.
     """
 
     session: requests.Session
 
     def __init__(self, place: Place) -> None:
         folder = certificate_folder(place.host)
-        plain = folder is None and is_loopback(place.host)
+        plain = is_loopback(place.host) and folder is None and not place.insecure
         super().__init__(hostname=place.host, insecure=plain)
         self.place = place
         self._api = _HUB_API if place.host == DOCKER_HUB else place.host
         self._scheme = "http" if plain else "" if place.insecure else "https"
         self._lock = threading.Lock()
         self.login = Login(place.name, self._ask_for_token, plain=plain or place.insecure)
-        if plain:  # no proxy stands before a loopback address
-            self.session.trust_env = False
+        cookies, self.session = self.session.cookies, _Session()
+        self.session.cookies = cookies  # oras lets none in
+        self.session.trust_env = not is_loopback(place.host)  # no proxy stands before those
         self.session.mount("https://", Adapter(make_context))
         if folder is not None or place.insecure:
             own = partial(make_context, folder, verified=not place.insecure)
@@ -99,7 +101,7 @@ class Client(oras.provider.Registry):  # type: ignore[misc]  # oras has no types
                 if not pauses or deadline.expired():
                     raise _unreachable(str(self.hostname), _told(method, url, error)) from error
                 pause = pauses.pop(0)
-            except requests.RequestException as error:
+            except (requests.RequestException, ValueError) as error:  # the latter of addresses that are none
                 raise RegistryError(f"{self.hostname} answers oddly", details=_told(method, url, error)) from error
             else:
                 if response.status_code not in _AGAIN or not pauses:
@@ -151,14 +153,9 @@ class Client(oras.provider.Registry):  # type: ignore[misc]  # oras has no types
 
     def _send(self, method: str, url: str, options: dict[str, Any], deadline: Deadline) -> requests.Response:
         seconds = max(0.001, deadline.remaining())
-        return self.session.request(
-            method,
-            url,
-            **options,
-            timeout=(min(_CONNECT_TIMEOUT, seconds), min(_READ_TIMEOUT, seconds)),
-            allow_redirects=False,
-            auth=_as_it_is,
-        )
+        timeout = min(_CONNECT_TIMEOUT, seconds), min(_READ_TIMEOUT, seconds)
+        send = partial(self.session.request, method, url, **options, timeout=timeout, auth=_as_it_is)
+        return before(deadline, send)
 
     def _ask_for_token(self, request: TokenRequest, deadline: Deadline) -> requests.Response:
         options: dict[str, Any] = {"stream": True, "headers": _TOKEN_HEADERS}
@@ -178,9 +175,17 @@ class Client(oras.provider.Registry):  # type: ignore[misc]  # oras has no types
     def _found_scheme(self, deadline: Deadline) -> str:
         try:
             self._send("GET", f"https://{self._api}/v2/", {"stream": True}, deadline).close()
-        except requests.RequestException:
+        except (requests.RequestException, ValueError):
             return "http"
         return "https"
+
+
+class _Session(requests.Session):
+    """A session that follows nowhere: requests would read the whole body of an answer that leads elsewhere."""
+
+    def get_redirect_target(self, resp: requests.Response) -> str | None:
+        """See :class:`requests.Session`."""
+        return None
 
 
 def is_loopback(host: str) -> bool:

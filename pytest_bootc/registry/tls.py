@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import requests.utils
+import urllib3
 from requests import PreparedRequest
 from requests.adapters import HTTPAdapter
 
@@ -91,6 +92,8 @@ class Adapter(HTTPAdapter):
         """See :class:`HTTPAdapter`; the context says what is verified."""
         if self._context is None:
             self._context = self._make()
+        if self._context.verify_mode == ssl.CERT_NONE:  # somebody has said so: there is nothing to warn of
+            urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
         where, _ = super().build_connection_pool_key_attributes(request, verify, cert)
         return where, {"ssl_context": self._context}
 

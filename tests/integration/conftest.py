@@ -31,6 +31,8 @@ from pytest_bootc.model import LiveDisk, MachineSpec, Network, RunConfig, SSHEnd
 from pytest_bootc.progress import Silent
 from pytest_bootc.source import source_for
 
+_TOOLS = default_home() / "tools"  # of the one who runs the tests, whoever is at home in a test
+
 
 @dataclass(frozen=True)
 class Key:
@@ -306,7 +308,7 @@ class OlaregServer(RegistryServer):
 
     def start(self) -> None:
         self.host = f"127.0.0.1:{_free_port()}"
-        found = sorted((default_home() / "tools").glob("olareg-*/olareg"))
+        found = sorted(_TOOLS.glob("olareg-*/olareg"))
         if not found:
             pytest.skip("olareg is not there; scripts/setup builds it")
         port = self.host.rpartition(":")[2]

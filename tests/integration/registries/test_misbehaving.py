@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import datetime
+import email.utils
 import gzip
 import json
+import random
 import socket
+import threading
 import time
 
 import pytest
@@ -190,3 +194,222 @@ def test_a_token_that_nobody_gets(misbehaving, resolve):
         resolve(f"{host}/a:v1")
     assert "401 Unauthorized\nsecret thingsecret thing" in caught.value.details
     assert len(caught.value.details) < 1000
+
+
+def test_a_registry_that_asks_for_patience_gets_it(misbehaving, oci_layout, resolve):
+    described = oci_layout.image(TARS[0])
+    moments = []
+
+    def answer(request):
+        moments.append(time.monotonic())
+        if len(moments) == 1:
+            request.reply(429, b"slow down", Retry_After="2")
+        elif len(moments) == 2:
+            moment = email.utils.format_datetime(datetime.datetime.now(datetime.UTC), usegmt=True)
+            request.reply(503, b"slow down", Retry_After=moment)
+        else:
+            request.deliver(oci_layout, described)
+
+    host = misbehaving(answer).host
+    assert str(resolve(f"{host}/a:v1").digest) == described["digest"]
+    assert moments[1] - moments[0] >= 2
+    assert 0.8 <= moments[2] - moments[1] < 2  # what has passed asks for no more than the usual
+
+
+@pytest.mark.parametrize("said", ["3600", "Thu, 31 Dec 2099 23:59:59 GMT"])
+def test_patience_ends_with_the_deadline(misbehaving, resolve, said):
+    server = misbehaving(lambda request: request.reply(429, b"too many", Retry_After=said))
+    began = time.monotonic()
+    with pytest.raises(RegistryError, match="did not deliver manifests/v1") as caught:
+        resolve(f"{server.host}/a:v1", seconds=5)
+    assert time.monotonic() - began < 2
+    assert len(server.asked) == 1
+    assert "429 Too Many Requests\ntoo many" in caught.value.details
+    assert caught.value.resolution == f"log in, or try again later (it says: {said}); a mirror may help"
+
+
+@pytest.mark.parametrize("said", ["-1", "soon", "١", "99999999999999999999999", "Thu, 99 Xyz 2099 99:99:99 GMT"])
+def test_odd_words_about_patience(misbehaving, resolve, said):
+    server = misbehaving(lambda request: request.reply(503, Retry_After=said.encode().decode("latin-1")))
+    with pytest.raises(RegistryError, match="did not deliver"):
+        resolve(f"{server.host}/a:v1", seconds=5)
+    assert 1 <= len(server.asked) <= 3
+
+
+BLOB = random.Random(3).randbytes(6 << 20)
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+def test_a_connection_that_breaks_is_gone_on_with(misbehaving, oci_layout, pull, ranges):
+    described = oci_layout.image(BLOB, compression="")
+    ends = [2 << 20, 3 << 20, (3 << 20) + 5, None]
+
+    def answer(request):
+        until = ends.pop(0) if str(Digest.of(BLOB)) in request.path else None
+        wanted.append(request.headers.get("Range"))
+        request.deliver(oci_layout, described, ranges=ranges, until=until)
+
+    wanted: list[str | None] = []
+    host = misbehaving(answer).host
+    assert pull(f"{host}/a:v1") == [BLOB]
+    assert wanted[2:] == [None, f"bytes={2 << 20}-", f"bytes={3 << 20}-", f"bytes={(3 << 20) + 5}-"]
+
+
+def test_a_connection_that_breaks_without_headway(misbehaving, oci_layout, pull, tmp_path):
+    described = oci_layout.image(BLOB, compression="")
+
+    def answer(request):
+        until = 1000 if str(Digest.of(BLOB)) in request.path else None
+        request.deliver(oci_layout, described, ranges=True, until=until)
+
+    server = misbehaving(answer)
+    with pytest.raises(RegistryError, match=f"{server.host}/a: the connection broke") as caught:
+        pull(f"{server.host}/a:v1")
+    assert f"blob {Digest.of(BLOB)}, byte 1000" in caught.value.details
+    assert len(server.paths(str(Digest.of(BLOB)))) == 3
+    (part,) = (tmp_path / "cache/downloads/v1").iterdir()
+    assert part.read_bytes() == BLOB[:1000]
+
+
+def test_a_later_run_asks_for_the_rest_alone(misbehaving, oci_layout, pull):
+    described = oci_layout.image(BLOB, compression="")
+    broken = [True]
+
+    def answer(request):
+        until = 1 << 20 if broken and str(Digest.of(BLOB)) in request.path else None
+        wanted.append(request.headers.get("Range"))
+        request.deliver(oci_layout, described, ranges=True, until=until)
+
+    wanted: list[str | None] = []
+    host = misbehaving(answer).host
+    with pytest.raises(RegistryError):
+        pull(f"{host}/a:v1")
+    broken.clear()
+    wanted.clear()
+    assert pull(f"{host}/a:v1") == [BLOB]
+    assert wanted == [None, None, f"bytes={1 << 20}-"]
+
+
+@pytest.mark.parametrize("span", ["bytes 0-9/10", "bytes 5-9/10", "pages 1-2", ""])
+def test_another_part_than_was_asked_for(misbehaving, oci_layout, pull, span):
+    described = oci_layout.image(BLOB, compression="")
+
+    def answer(request):
+        if request.headers.get("Range"):
+            request.reply(206, b"x" * 10, Content_Range=span)
+        else:
+            request.deliver(oci_layout, described, until=1000 if str(Digest.of(BLOB)) in request.path else None)
+
+    host = misbehaving(answer).host
+    with pytest.raises(RegistryError, match="delivered another part of blobs/"):
+        pull(f"{host}/a:v1")
+
+
+def test_a_manifest_that_is_cut_off(misbehaving, oci_layout, resolve):
+    described = oci_layout.image(TARS[0])
+    ends = [10, 20, None, None]
+    server = misbehaving(lambda request: request.deliver(oci_layout, described, until=ends.pop(0)))
+    assert str(resolve(f"{server.host}/a:v1").digest) == described["digest"]
+    server = misbehaving(lambda request: request.deliver(oci_layout, described, until=10))
+    with pytest.raises(RegistryError, match="the connection broke"):
+        resolve(f"{server.host}/a:v1")
+    assert len(server.asked) == 3
+
+
+def test_wrong_bytes_of_the_right_length(misbehaving, oci_layout, pull, tmp_path):
+    described = oci_layout.image(BLOB, compression="")
+
+    def answer(request):
+        if str(Digest.of(BLOB)) in request.path:
+            request.reply(200, BLOB[:-1] + b"?")
+        else:
+            request.deliver(oci_layout, described)
+
+    host = misbehaving(answer).host
+    with pytest.raises(DigestMismatchError, match=f"blob {Digest.of(BLOB)} has other content"):
+        pull(f"{host}/a:v1")
+    left = [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
+    assert left == []
+
+
+@pytest.mark.parametrize(
+    ("location", "message"),
+    [
+        ("", "did not deliver"),
+        ("ftp://127.0.0.1/a", "it leads to a ftp address"),
+        ("file:///etc/passwd", "it leads to a file address"),
+        ("/v2/a/manifests/v1", "it leads on more than 5 times"),
+        ("http://[", "answers oddly"),
+        ("http://", "answers oddly"),
+    ],
+)
+def test_redirections_to_nowhere(misbehaving, resolve, location, message):
+    host = misbehaving(lambda request: request.reply(302, Location=location)).host
+    with pytest.raises(RegistryError) as caught:
+        resolve(f"{host}/a:v1")
+    assert message in str(caught.value)
+
+
+def test_two_servers_that_lead_to_each_other(misbehaving, resolve):
+    others: list[str] = []
+    first = misbehaving(lambda request: request.reply(307, Location=f"http://{others[0]}{request.path}"))
+    second = misbehaving(lambda request: request.reply(307, Location=f"http://{first.host}{request.path}"))
+    others.append(second.host)
+    with pytest.raises(RegistryError, match="answers oddly") as caught:
+        resolve(f"{first.host}/a:v1")
+    assert "more than 5 times" in caught.value.details
+    assert len(first.asked) + len(second.asked) == 5
+
+
+def test_layers_come_side_by_side(misbehaving, oci_layout, pull):
+    tars = [bytes([number]) * 512 for number in range(6)]
+    described = oci_layout.image(*tars)
+    config = json.loads(oci_layout.file(described).read_text())["config"]["digest"]
+    running, most = [0], [0]
+    lock = threading.Lock()
+
+    def answer(request):
+        if "/blobs/" not in request.path or config in request.path:
+            request.deliver(oci_layout, described)
+            return
+        with lock:
+            running[0] += 1
+            most[0] = max(most[0], running[0])
+        time.sleep(0.2)
+        with lock:
+            running[0] -= 1
+        request.deliver(oci_layout, described)
+
+    host = misbehaving(answer).host
+    assert pull(f"{host}/a:v1") == tars
+    assert most[0] == 3
+
+
+def test_a_header_that_trickles_does_not_outlast_the_deadline(misbehaving, resolve):
+    def answer(request):
+        for _ in range(100):
+            try:
+                request.wfile.write(b"HTTP/1.1 200 OK\r\n"[:1] if _ == 0 else b"T")
+            except OSError:  # it was given up
+                return
+            time.sleep(0.05)
+
+    host = misbehaving(answer).host
+    began = time.monotonic()
+    with pytest.raises(RegistryError):
+        resolve(f"{host}/a:v1", seconds=0.5)
+    assert time.monotonic() - began < 3
+
+
+def test_the_body_of_an_answer_that_leads_on_is_not_read(misbehaving, oci_layout, resolve):
+    described = oci_layout.image(TARS[0])
+
+    def answer(request):
+        if request.path.endswith("v1"):
+            request.reply(302, Location=request.path.replace("v1", "v2"), Content_Length="1000000000000")
+        else:
+            request.deliver(oci_layout, described)
+
+    began = time.monotonic()
+    assert str(resolve(f"{misbehaving(answer).host}/a:v1").digest) == described["digest"]
+    assert time.monotonic() - began < 3

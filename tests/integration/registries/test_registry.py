@@ -26,9 +26,15 @@ def everything(folder: Path) -> set[str]:
     return {str(path.relative_to(folder)) for path in folder.rglob("*")}
 
 
-def test_by_tag_and_by_digest(registry, oci_layout, tmp_path, opened, resolve):
+@pytest.fixture(params=["docker-registry", "olareg"])
+def either(request):
+    """Both registries, one after the other."""
+    return request.getfixturevalue({"docker-registry": "registry"}.get(request.param, request.param))
+
+
+def test_by_tag_and_by_digest(either, oci_layout, tmp_path, opened, resolve):
     described = oci_layout.image(*TARS, compression="+zstd")
-    name = registry.push(oci_layout.path, described, "some/server", "v1")
+    name = either.push(oci_layout.path, described, "some/server", "v1")
     repository = name.removesuffix(":v1")
 
     for text in (name, f"docker://{name}", f"{repository}@{described['digest']}", f"{name}@{described['digest']}"):
@@ -41,17 +47,51 @@ def test_by_tag_and_by_digest(registry, oci_layout, tmp_path, opened, resolve):
     assert [layer.path.read_bytes() for layer in stored] == TARS
 
 
-def test_an_index(registry, oci_layout, resolve):
+def test_an_index(either, oci_layout, resolve):
     amd, arm = oci_layout.image(TARS[0]), oci_layout.image(*TARS, config_architecture="arm64")
     entries = [
         entry | {"platform": {"architecture": name, "os": "linux"}} for entry, name in ((amd, "amd64"), (arm, "arm64"))
     ]
-    name = registry.push(oci_layout.path, oci_layout.manifest_list(*entries), "index", "v1")
+    index = oci_layout.manifest_list(*entries)
+    name = either.push(oci_layout.path, index, "index", "v1")
 
-    assert str(resolve(name).digest) == amd["digest"]
-    assert str(resolve(name, "arm64").digest) == arm["digest"]
+    for text in (name, f"{name.removesuffix(':v1')}@{index['digest']}", f"{name}@{index['digest']}"):
+        assert str(resolve(text).digest) == amd["digest"]
+        assert str(resolve(text, "arm64").digest) == arm["digest"]
     with pytest.raises(ImageReferenceError, match="the image is made for amd64, arm64; this machine runs s390x"):
         resolve(name, "s390x")
+
+
+def test_an_index_of_indexes(either, oci_layout, resolve):
+    described = oci_layout.image(TARS[0])
+    outer = oci_layout.manifest_list(
+        oci_layout.manifest_list(described | {"platform": {"architecture": "amd64", "os": "linux"}})
+    )
+    assert str(resolve(either.push(oci_layout.path, outer, "nested", "v1")).digest) == described["digest"]
+
+
+def test_a_part_of_a_blob(either, oci_layout, opened):
+    described = oci_layout.image(TARS[1], compression="")
+    reference, source = opened(either.push(oci_layout.path, described, "parts", "v1"))
+    digest = source.resolve(reference, Deadline.after(10)).layers[0].digest
+    for offset in (0, 1, len(TARS[1]) - 1):
+        assert b"".join(source.open_blob(digest, Deadline.after(10), offset)) == TARS[1][offset:]
+    with pytest.raises(RegistryError, match="did not deliver"):
+        list(source.open_blob(digest, Deadline.after(10), len(TARS[1]) + 1))
+
+
+def test_a_pull_is_gone_on_with(either, oci_layout, pull, opened, tmp_path):
+    """What an earlier run has left of a layer is completed by what the registry has."""
+    described = oci_layout.image(TARS[1], compression="")
+    name = either.push(oci_layout.path, described, "rest", "v1")
+    digest = Digest.of(TARS[1])
+    folder = tmp_path / "cache/downloads/v1"
+    folder.mkdir(parents=True)
+    (folder / f"{digest.hex[:32]}-{digest.hex[:32]}.part").write_bytes(TARS[1][:1_000_000])
+    if either.__class__.__name__ == "RegistryServer":  # its file has a hole where nothing has to be read any more
+        with either.file(str(digest)).open("r+b") as file:
+            file.write(bytes(1_000_000))
+    assert pull(name) == [TARS[1]]
 
 
 def test_docker_media_types(registry, oci_layout, resolve):
