@@ -32,3 +32,6 @@ class Silent:
 
     def advance(self, amount: int) -> None:
         """Nothing to show."""
+
+
+SILENT = Silent()

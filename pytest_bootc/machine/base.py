@@ -12,7 +12,7 @@ from typing import Protocol, runtime_checkable
 from pytest_bootc.deadline import Deadline
 from pytest_bootc.errors import BootcTestError, ConfigError
 from pytest_bootc.model import GoldenDisk, MachineFacts, MachineSpec, RunConfig, SSHEndpoint
-from pytest_bootc.progress import Progress
+from pytest_bootc.progress import SILENT, Progress
 
 
 class PowerState(Enum):
@@ -136,8 +136,12 @@ class HasSavedBoots(Protocol):
 class Backend(Protocol):
     """A way to run machines."""
 
-    def provision(self, spec: MachineSpec, disk: GoldenDisk | None) -> AbstractContextManager[Machine]:
+    def provision(
+        self, spec: MachineSpec, disk: GoldenDisk | None, waiting: Progress | None = SILENT
+    ) -> AbstractContextManager[Machine]:
         """A machine that is not started yet; leaving the context ends it and removes what it used.
+
+        ``waiting`` is told while the host has no room for it; with ``None`` it is not waited for.
 
         :raises ProvisionError: the host cannot provide such a machine.
         """

@@ -56,6 +56,7 @@ from pytest_bootc.errors import (
 )
 from pytest_bootc.machine.base import PowerState
 from pytest_bootc.model import Accelerator, GoldenDisk, MachineFacts, MachineSpec, RunConfig, Scope, SSHEndpoint
+from pytest_bootc.progress import SILENT, Progress
 
 _BOOTS = ("ready", "panic", "silent", "broken")
 _PANIC = "Kernel panic - not syncing: Attempted to kill init! exitcode=0x00000100\n"
@@ -264,8 +265,10 @@ class FakeBackend:
         self._made = 0
 
     @contextmanager
-    def provision(self, spec: MachineSpec, disk: GoldenDisk | None) -> Iterator[FakeMachine]:
-        """A machine with a console file of its own."""
+    def provision(
+        self, spec: MachineSpec, disk: GoldenDisk | None, waiting: Progress | None = SILENT
+    ) -> Iterator[FakeMachine]:
+        """A machine with a console file of its own; there is always room for it."""
         self._made += 1
         with tempfile.TemporaryDirectory(prefix="bootc-fake-") as folder:
             machine = FakeMachine(f"fake-{os.getpid()}-{self._made}", self._script, Path(folder))

@@ -267,7 +267,7 @@ class VM(MachineVerbs):
             return
         self.timeline.note("a machine is made")
         try:
-            machine = self._stack.enter_context(self._backend.provision(spec, disk))
+            machine = self._stack.enter_context(self._backend.provision(spec, disk, self._terms.progress()))
         except BootcTestError as error:
             self.timeline.note(f"no machine can be made: {error.brief}")
             self.failure = BootFailure(error, b"")

@@ -12,6 +12,7 @@ from pytest_bootc.machine.control import ControlChannel
 from pytest_bootc.machine.process import Processes
 from pytest_bootc.machine.qemu_command import Wiring
 from pytest_bootc.machine.qmp import QMPClient
+from pytest_bootc.machine.reservation import note_process
 from pytest_bootc.machine.rundir import RunFolder
 from pytest_bootc.machine.vitals import Vitals
 
@@ -42,6 +43,7 @@ class Power:
         for path in (wiring.qmp, wiring.control, wiring.events, wiring.nbd):
             path.unlink(missing_ok=True)
         self._processes.start(plan, [self._folder.sockets, self._folder.path], self._log, deadline)
+        note_process(self._folder, self.pid("qemu"))
         self._await_sockets(wiring, deadline)
         try:
             self._qmp = QMPClient.connect(wiring.qmp, deadline)

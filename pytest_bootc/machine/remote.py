@@ -26,6 +26,7 @@ from pytest_bootc.errors import (
 )
 from pytest_bootc.machine.base import PowerState
 from pytest_bootc.model import GoldenDisk, MachineFacts, MachineSpec, RunConfig, Scope, SSHEndpoint
+from pytest_bootc.progress import SILENT, Progress
 from pytest_bootc.ssh import SSHSession
 
 _PORT = 22
@@ -170,7 +171,9 @@ class RemoteBackend:
         self._endpoint = parse_host(config.host)
 
     @contextmanager
-    def provision(self, spec: MachineSpec, disk: GoldenDisk | None) -> Iterator[RemoteMachine]:
+    def provision(
+        self, spec: MachineSpec, disk: GoldenDisk | None, waiting: Progress | None = SILENT
+    ) -> Iterator[RemoteMachine]:
         """The host, whatever its shape; nothing is left behind on it."""
         machine = RemoteMachine(self._endpoint, self._written)
         try:

@@ -11,6 +11,8 @@ import fcntl
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from pytest_bootc.errors import ProvisionError
@@ -29,10 +31,7 @@ class RunFolder:
         :raises ProvisionError: the host's disk is full or read-only, or there is no place for sockets.
         """
         try:
-            home.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with (home / ".lock").open("w") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX)
-                _sweep(home)
+            with living(home):
                 place = _short_folder()
                 self.path = Path(tempfile.mkdtemp(prefix="vm-", dir=home))
                 self.sockets = place / f"{_SOCKETS}{self.path.name.removeprefix('vm-')}"
@@ -71,6 +70,19 @@ class RunFolder:
         if self._owner is not None:
             os.close(self._owner)
             self._owner = None
+
+
+@contextmanager
+def living(home: Path) -> Iterator[list[Path]]:
+    """The folders of machines that have an owner; for as long as the context lasts nobody else can look.
+
+    :raises OSError: the host's disk is full or read-only.
+    """
+    home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with (home / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        _sweep(home)
+        yield sorted(home.glob("vm-*"))
 
 
 def _sweep(home: Path) -> None:

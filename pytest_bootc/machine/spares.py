@@ -95,7 +95,7 @@ class _Order:
     def _make(self) -> None:
         try:
             with ExitStack() as stack:
-                machine = stack.enter_context(self._backend.provision(*self.shape))
+                machine = stack.enter_context(self._backend.provision(*self.shape, waiting=None))
                 if not isinstance(machine, HasSavedBoots) or not machine.resume():
                     return
                 session = _log_in(machine)

@@ -36,6 +36,7 @@ from pytest_bootc.guarding import (
 from pytest_bootc.machine.fake import Answer, FakeMachine, Script
 from pytest_bootc.machine.pool import VM, Terms
 from pytest_bootc.model import Finding, GoldenDisk, MachineSpec, Trouble
+from pytest_bootc.progress import SILENT, Progress
 from pytest_bootc.reports import junit
 
 IMAGE = "h.example/server:v1"
@@ -57,7 +58,9 @@ class Backend:
         self.made = 0
 
     @contextmanager
-    def provision(self, spec: MachineSpec, disk: GoldenDisk | None) -> Iterator[FakeMachine]:
+    def provision(
+        self, spec: MachineSpec, disk: GoldenDisk | None, waiting: Progress | None = SILENT
+    ) -> Iterator[FakeMachine]:
         self.made += 1
         folder = self.folder / str(self.made)
         folder.mkdir()

@@ -21,6 +21,7 @@ from pytest_bootc.machine import pool
 from pytest_bootc.machine.fake import Answer, FakeMachine, Script
 from pytest_bootc.machine.pool import VM, Pool, Terms
 from pytest_bootc.model import Finding, GoldenDisk, MachineSpec, Trouble
+from pytest_bootc.progress import SILENT, Progress
 
 Heard = list[tuple[Trouble | None, str]]
 SMALL, BIG = MachineSpec(memory_mib=512), MachineSpec(memory_mib=1024)
@@ -42,7 +43,9 @@ class Backend:
         self.console = ""
 
     @contextmanager
-    def provision(self, spec: MachineSpec, disk: GoldenDisk | None) -> Iterator[FakeMachine]:
+    def provision(
+        self, spec: MachineSpec, disk: GoldenDisk | None, waiting: Progress | None = SILENT
+    ) -> Iterator[FakeMachine]:
         self.events.append(f"provision {spec.memory_mib}")
         if self.refuses:
             raise ProvisionError("no room")
