@@ -41,8 +41,8 @@ def suite_names() -> tuple[str, ...]:
 
 def suite_of(item: pytest.Item) -> str | None:
     """The shipped suite that a test belongs to."""
-    module = item.getparent(SuiteModule)
-    return None if module is None else module.path.relative_to(suites_folder()).parts[0]
+    folder = item.getparent(SuiteFolder)
+    return None if folder is None else item.path.relative_to(suites_folder()).parts[0]
 
 
 @dataclass(frozen=True)
@@ -90,6 +90,10 @@ class SuiteFolder(pytest.Collector):
         inside = path.relative_to(suites_folder().parent).as_posix()
         node: SuiteFolder = cls.from_parent(parent, name=path.name, path=path, nodeid=f"pytest_bootc/{inside}")
         return node
+
+    def file_nodeid(self, path: Path) -> str:
+        """The node id of a file in the folder that is no module."""
+        return suite_nodeid(path)
 
     def collect(self) -> Iterable[pytest.Item | pytest.Collector]:
         """Fixtures first, then what is in the folder."""

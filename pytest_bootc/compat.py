@@ -106,6 +106,12 @@ def fixture_definition(node: pytest.Item | pytest.Collector, name: str) -> pytes
     return definitions[-1] if definitions else None
 
 
+def is_set_up(node: pytest.Item, name: str) -> bool:
+    """Whether a fixture has its value by now."""
+    definition = fixture_definition(node, name)
+    return definition is not None and definition.cached_result is not None and definition.cached_result[2] is None
+
+
 def rewrite_assertions(tree: ast.Module, source: bytes, path: Path, config: pytest.Config) -> None:
     """Have the assertions of a module explain themselves, unless ``--assert=plain`` says otherwise."""
     if config.getoption("assertmode") == "rewrite":

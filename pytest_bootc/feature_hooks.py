@@ -19,7 +19,7 @@ def collect(path: Path, parent: pytest.Collector) -> FeatureFile:
     config = parent.config
     if not config.pluginmanager.has_plugin(_NAME):
         config.pluginmanager.register(FeatureHooks(), _NAME)
-    fixtures = ("ssh",) if options.is_asked_for(config) else ()
+    fixtures = ("vm",) if options.is_asked_for(config) else ()
     in_allure = bool(config.getoption("allure_report_dir", None))
     return FeatureFile.at(path, parent, Gathering(options.userdata(config), fixtures, in_allure))
 

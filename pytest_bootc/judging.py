@@ -116,7 +116,7 @@ def settle(request: pytest.FixtureRequest) -> None:
             vm.use(*shape)
         run.facts[vm.subject] = vm.facts
     renewal.look_ahead(request.node, _following(request.node, vm.subject), vm)
-    if "ssh" in request.fixturenames:
+    if "ssh" in request.fixturenames or (_asks_late(request.node) and compat.is_set_up(request.node, "ssh")):
         session = request.getfixturevalue("ssh")
         if isinstance(session, SSHSession) and not session.connected:
             try:
@@ -124,6 +124,11 @@ def settle(request: pytest.FixtureRequest) -> None:
             except SSHConnectError:
                 vm.condemn()
                 raise
+
+
+def _asks_late(item: pytest.Item) -> bool:
+    """Whether a test asks for fixtures while it runs that it does not name, as the scenarios of features do."""
+    return bool(getattr(item, "asks_late", False))
 
 
 def _following(item: pytest.Item, subject: str) -> list[pytest.Item]:

@@ -27,7 +27,7 @@ from pytest_bootc.features.traces import without_runner
 _EXAMPLE = "example"
 _LONGEST_ID = 80
 _READER = pytest.StashKey[TagReader]()
-_MACHINES = ("image", "vm", "ssh", "guest")
+_MACHINES = ("image", "vm", "ssh", "guest", "fresh_vm")
 
 
 @dataclass(frozen=True)
@@ -173,6 +173,8 @@ class RuleNode(pytest.Collector):
 class ScenarioItem(pytest.Function):
     """A scenario."""
 
+    #: Its steps and hooks may ask for any fixture.
+    asks_late = True
     _running: ScenarioRun | None = None
 
     @property

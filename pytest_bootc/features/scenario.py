@@ -14,6 +14,7 @@ from pytest_bootc.features import internals
 from pytest_bootc.features.failures import EmptyScenarioError, UndefinedStepError, with_snippets
 from pytest_bootc.features.reporter import StepReporter
 from pytest_bootc.features.runner import FeatureRunner, attempt
+from pytest_bootc.features.traces import without_runner
 
 
 class ScenarioRun:
@@ -147,7 +148,7 @@ class ScenarioRun:
         error: BaseException | None = step.exception
         if error is None:
             return AssertionError(step.error_message or f"{step.status.name}: {step.keyword} {step.name}")
-        return error.with_traceback(step.exc_traceback)
+        return error.with_traceback(without_runner(step.exc_traceback))
 
     def _leave_out(self, steps: Iterator[Any], *, search: bool) -> None:
         """Mark the steps that are not run any more; after a failure, undefined ones are looked for among them."""
