@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pytest_bootc import options
-from pytest_bootc.features import lifecycle
+from pytest_bootc.features import checking, lifecycle
 from pytest_bootc.features.nodes import FeatureFile, Gathering
 
 _NAME = "pytest_bootc.feature_hooks"
@@ -26,6 +26,11 @@ def collect(path: Path, parent: pytest.Collector) -> FeatureFile:
 
 class FeatureHooks:
     """What happens around scenarios."""
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtestloop(self, session: pytest.Session) -> bool | None:
+        """Look at the steps only, if that is what was asked for."""
+        return checking.check(session) if options.checks_steps(session.config) else None
 
     @pytest.hookimpl(wrapper=True, trylast=True)
     def pytest_runtest_teardown(self, item: pytest.Item, nextitem: pytest.Item | None) -> Generator[None, None, None]:

@@ -122,10 +122,17 @@ FEATURES = Option(
 USERDATA = Option(
     "--userdata", "NAME=VALUE", "what features find in context.config.userdata; repeat it for several", many=True
 )
+CHECK_STEPS = Option(
+    "--check-steps",
+    "",
+    "run no test; say which steps of the collected features have no definition (then the exit status is 1), which have "
+    "several, and which definitions no step uses",
+    switch=True,
+)
 
 OPTIONS = (
     IMAGE, SUITE, HOST, DISK, BACKEND, NETWORK, MEMORY, CPUS, BOOT_TIMEOUT, QEMU, EVIDENCE, EVIDENCE_DIR,
-    RERUN_FAILED, EXEMPTIONS, COLD, FEATURES, USERDATA,
+    RERUN_FAILED, EXEMPTIONS, COLD, FEATURES, USERDATA, CHECK_STEPS,
 )  # fmt: skip
 
 
@@ -175,6 +182,8 @@ def configure(config: pytest.Config) -> None:
         config.addinivalue_line("markers", marker)
     feature_mode(config)
     userdata(config)
+    if checks_steps(config) and config.getoption("numprocesses", None):
+        raise pytest.UsageError(f"{CHECK_STEPS.flag} and -n do not go together\nWhat to do: leave -n out")
 
 
 def feature_mode(config: pytest.Config) -> str:
@@ -184,6 +193,12 @@ def feature_mode(config: pytest.Config) -> str:
     if setting is not None and mode not in ("on", "off", "auto"):
         raise pytest.UsageError(f"{setting.origin} {mode}: there is no such word\nWhat to do: write on, off or auto")
     return mode
+
+
+def checks_steps(config: pytest.Config) -> bool:
+    """Whether the run is about definitions of steps only."""
+    setting = lookup(config, CHECK_STEPS)
+    return setting is not None and setting.value.lower() not in ("no", "false", "off", "0")
 
 
 def userdata(config: pytest.Config) -> dict[str, str]:

@@ -47,6 +47,14 @@ def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Col
     return None
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Tell which steps of features took longest, if durations were asked for."""
+    if terminalreporter.config.option.durations is not None:
+        from pytest_bootc.features import durations
+
+        durations.summarise(terminalreporter)
+
+
 def _is_wanted(path: Path, parent: pytest.Collector) -> bool:
     from pytest_bootc.features import selection
 

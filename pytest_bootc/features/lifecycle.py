@@ -7,12 +7,10 @@ from contextlib import contextmanager
 
 import pytest
 
+from pytest_bootc.features.durations import STEPS
 from pytest_bootc.features.layers import stack_of
 from pytest_bootc.features.nodes import ScenarioItem
 from pytest_bootc.features.runner import OUTCOMES
-
-#: The attribute by which a report carries the steps of a scenario.
-STEPS = "bootc_steps"
 
 
 @contextmanager

@@ -217,8 +217,10 @@ class ScenarioItem(pytest.Function):
             stack.begin(self._running.end)
             self._running.begin()
         except BaseException as error:
-            error.__traceback__ = without_runner(error.__traceback__)
+            error.__traceback__ = without_runner(error.__traceback__) or error.__traceback__
             raise
+        finally:
+            self._heed_abort()
 
     def runtest(self) -> None:
         """Run the steps."""
@@ -227,8 +229,10 @@ class ScenarioItem(pytest.Function):
         try:
             self._running.run_steps()
         except BaseException as error:
-            error.__traceback__ = without_runner(error.__traceback__)
+            error.__traceback__ = without_runner(error.__traceback__) or error.__traceback__
             raise
+        finally:
+            self._heed_abort()
 
     def leave(self, following: pytest.Item | None) -> None:
         """Run the hooks after the scenario, and after all that the item which follows does not share with it.
@@ -239,8 +243,13 @@ class ScenarioItem(pytest.Function):
         try:
             stack_of(self.config).leave(following.place() if isinstance(following, ScenarioItem) else None)
         except BaseException as error:
-            error.__traceback__ = without_runner(error.__traceback__)
+            error.__traceback__ = without_runner(error.__traceback__) or error.__traceback__
             raise
+
+    def _heed_abort(self) -> None:
+        """End the run after this scenario, if a hook or a step has said so. Before the teardown, which has to know."""
+        if self._running is not None and self._running.aborted:
+            self.session.shouldstop = "a hook or a step has aborted the run"
 
     def reportinfo(self) -> tuple[Path, int, str]:
         """The scenario's line."""

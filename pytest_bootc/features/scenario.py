@@ -26,6 +26,11 @@ class ScenarioRun:
         self._runner = runner
         self._begun = False
 
+    @property
+    def aborted(self) -> bool:
+        """Whether a hook or a step wants the whole run to end."""
+        return bool(self._runner.aborted)
+
     def begin(self) -> None:
         """Run the hooks before the scenario.
 
@@ -127,16 +132,19 @@ class ScenarioRun:
         self.reporter.begin(step)
         try:
             passed = step.run(self._runner)
-        # Behave lets through what is no Exception.
+        # Behave lets through what is no Exception, and leaves its capturing on.
         except pytest.fail.Exception as error:
+            self._runner.stop_capture()
             step.set_status(Status.failed)
             self.reporter.end(step, error)
             return error
         except BaseException as error:
+            self._runner.stop_capture()
             step.set_status(Status.skipped if isinstance(error, pytest.skip.Exception) else Status.error)
             self.reporter.end(step, error)
             raise
         if self._runner.interrupted:
+            step.set_status(Status.error)
             raise KeyboardInterrupt
         failure = None if passed else self._failure_of(step)
         self.reporter.end(step, failure)

@@ -127,11 +127,6 @@ def step_layers(context, layer):
     assert hasattr(context, "in_rule") == (layer == "rule")
 
 
-@then("what a scenario has set is gone")
-def step_gone(context):
-    assert not hasattr(context, "n")
-
-
 @when("a value is masked")
 def step_mask(context):
     with warnings.catch_warnings(record=True) as caught:
