@@ -21,6 +21,7 @@ _PATH_PART = re.compile(r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*")
 _TAG = re.compile(r"\w[\w.-]{0,127}", re.ASCII)
 _LAYOUT_PART = r"[A-Za-z0-9]+(?:(?:[-._:@+]|--)[A-Za-z0-9]+)*"
 _LAYOUT_TAG = re.compile(rf"{_LAYOUT_PART}(?:/{_LAYOUT_PART})*")
+_STORE = re.compile(r"\[((?:[a-z0-9]+@)?/[^\[\]+:]*(?:\+/[^\[\]+:]*)?(?::[^\[\]]*)?)\]")
 _NAME_LIMIT = 255
 _DEFAULT_TAG = "latest"
 #: The registry that images without one are usually from.
@@ -86,13 +87,15 @@ class ImageReference:
     """An image by name: a transport, a registry repository or a path, and at most a tag and a digest.
 
     ``name`` is ``host/path`` for a registry, the path as it was written for a layout or an archive. Where both a
-    tag and a digest are given, the digest says which image it is, and the tag is for people.
+    tag and a digest are given, the digest says which image it is, and the tag is for people. ``store`` says where a
+    container engine's storage is, as ``[DRIVER@]ROOT[+RUNROOT][:OPTIONS]``, where it is not the usual one.
     """
 
     transport: Transport
     name: str
     tag: str | None = None
     digest: Digest | None = None
+    store: str = ""
 
     @classmethod
     def parse(cls, text: str) -> ImageReference:
@@ -100,7 +103,7 @@ class ImageReference:
 
         ``HOST/PATH[:TAG][@DIGEST]`` (with or without ``docker://`` before it; the tag is ``latest`` where neither
         is given), ``oci:FOLDER[:TAG]``, ``oci-archive:FILE[:TAG]`` (both also with ``@DIGEST`` at the end, which is
-        how a pinned one is printed), ``containers-storage:NAME[:TAG][@DIGEST]``.
+        how a pinned one is printed), ``containers-storage:[[STORE]]NAME[:TAG][@DIGEST]``.
 
         :raises ImageReferenceError: it does not follow the grammar; the error says where.
         """
@@ -114,7 +117,7 @@ class ImageReference:
         if colon and word in (Transport.LAYOUT.value, Transport.ARCHIVE.value):
             return _parse_path(Transport(word), rest, text)
         if colon and word == Transport.STORAGE.value:
-            return _parse_name(Transport.STORAGE, rest, text)
+            return _parse_storage(rest, text)
         if colon and word == Transport.REGISTRY.value:
             if not rest.startswith("//"):
                 raise ImageReferenceError(f"{text!r} lacks two slashes", resolution=f"write docker://{rest}")
@@ -142,7 +145,7 @@ class ImageReference:
     def __str__(self) -> str:
         tag = "" if self.tag is None else f":{self.tag}"
         digest = "" if self.digest is None else f"@{self.digest}"
-        text = f"{self.name}{tag}{digest}"
+        text = f"[{self.store}]{self.name}{tag}{digest}" if self.store else f"{self.name}{tag}{digest}"
         if self.transport is not Transport.REGISTRY:
             return f"{self.transport.value}:{text}"
         # A host may be called like a transport: oci:5000/name.
@@ -157,12 +160,27 @@ def _parse_registry(rest: str, text: str) -> ImageReference:
     if not slash or not (host == "localhost" or any(mark in host for mark in ".:[")):
         raise ImageReferenceError(
             f"{text!r} does not say which registry it is in",
-            details="short names would need the search list of a container engine, which is not read here",
+            details="podman would try each of the unqualified-search-registries of registries.conf, and take whichever "
+            "has the name; what is judged must not depend on that",
             resolution=f"write it out in full, for example docker.io/library/{rest}",
         )
     if reference.tag is None and reference.digest is None:
         return replace(reference, tag=_DEFAULT_TAG)
     return reference
+
+
+def _parse_storage(rest: str, text: str) -> ImageReference:
+    """``[DRIVER@ROOT+RUNROOT:OPTIONS]NAME``, of which only NAME has to be there."""
+    store = _STORE.match(rest)
+    if store is not None:
+        rest = rest[store.end() :]
+    elif rest.startswith("["):
+        raise ImageReferenceError(
+            f"{text!r} does not say well where the storage is",
+            resolution="write containers-storage:[DRIVER@/ROOT+/RUNROOT]NAME, or leave the brackets out",
+        )
+    parsed = _parse_name(Transport.STORAGE, rest, text)
+    return parsed if store is None else replace(parsed, store=store[1])
 
 
 def _parse_name(transport: Transport, rest: str, text: str) -> ImageReference:

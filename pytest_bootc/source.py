@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Protocol
 
 from pytest_bootc.deadline import Deadline
-from pytest_bootc.errors import ConfigError
 from pytest_bootc.image import Digest, ImageReference, Transport
 from pytest_bootc.model import ResolvedImage
 from pytest_bootc.progress import Progress
@@ -60,21 +59,15 @@ _SOURCES = {
     Transport.REGISTRY: "pytest_bootc.registry:RegistrySource",
     Transport.LAYOUT: "pytest_bootc.layout:LayoutSource",
     Transport.ARCHIVE: "pytest_bootc.layout:LayoutSource",
+    Transport.STORAGE: "pytest_bootc.podman:PodmanSource",
 }
 
 
 def source_for(reference: ImageReference) -> ImageSource:
     """The source that the reference points to.
 
-    :raises ConfigError: its transport cannot be read.
+    :raises ConfigError: it takes a program that this host lacks, or a setting of the host that cannot be read.
     """
-    target = _SOURCES.get(reference.transport)
-    if target is None:
-        raise ConfigError(
-            f"{reference}: images in {reference.transport.value} cannot be read yet",
-            resolution=f"write it to a folder with `podman save --format oci-dir -o DIR {reference.name}` "
-            "and use oci:DIR",
-        )
-    module, _, name = target.partition(":")
+    module, _, name = _SOURCES[reference.transport].partition(":")
     source: ImageSource = getattr(import_module(module), name)(reference)
     return source

@@ -29,6 +29,11 @@ DIGEST = Digest(f"sha256:{HEX}")
         (f"oci-archive:a.tar@sha256:{HEX}", ImageReference(Transport.ARCHIVE, "a.tar", None, DIGEST)),
         ("containers-storage:localhost/a:t", ImageReference(Transport.STORAGE, "localhost/a", "t")),
         ("containers-storage:a", ImageReference(Transport.STORAGE, "a")),
+        (
+            f"containers-storage:[vfs@/root dir+/run:vfs.x=/a,y=z]localhost/a:t@sha256:{HEX}",
+            ImageReference(Transport.STORAGE, "localhost/a", "t", DIGEST, "vfs@/root dir+/run:vfs.x=/a,y=z"),
+        ),
+        ("containers-storage:[/root]a:t", ImageReference(Transport.STORAGE, "a", "t", None, "/root")),
     ],
 )
 def test_parse_and_print(text: str, expected: ImageReference) -> None:
@@ -72,6 +77,10 @@ def test_parse_and_print(text: str, expected: ImageReference) -> None:
         ("oci:a:", "bad tag ''"),
         ("oci:a:b c", "bad tag 'b c'"),
         ("oci:a:b//c", "bad tag 'b//c'"),
+        ("containers-storage:[root]a", "does not say well where the storage is"),
+        ("containers-storage:[vfs@/root", "does not say well where the storage is"),
+        ("containers-storage:[/a+b]c", "does not say well where the storage is"),
+        ("containers-storage:[/a]", "empty part"),
     ],
 )
 def test_bad_references_are_named(text: str, message: str) -> None:
@@ -82,8 +91,9 @@ def test_bad_references_are_named(text: str, message: str) -> None:
 
 
 def test_a_short_name_is_shown_in_full() -> None:
-    with pytest.raises(ImageReferenceError, match=r"docker\.io/library/fedora:42"):
+    with pytest.raises(ImageReferenceError, match=r"docker\.io/library/fedora:42") as caught:
         ImageReference.parse("fedora:42")
+    assert "podman would try each of the unqualified-search-registries" in caught.value.details
 
 
 @pytest.mark.parametrize(
@@ -97,6 +107,7 @@ def test_a_short_name_is_shown_in_full() -> None:
         ("oci:/srv/images/server/", "server"),
         ("oci:.", "."),
         ("oci-archive:x/server.tar", "server.tar"),
+        ("containers-storage:[vfs@/a+/b]server:t", "server:t"),
     ],
 )
 def test_short(text: str, short: str) -> None:

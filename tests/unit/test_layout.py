@@ -6,9 +6,7 @@ import pytest
 
 from pytest_bootc.deadline import Deadline
 from pytest_bootc.errors import (
-    Blame,
     BootcTestError,
-    ConfigError,
     DigestMismatchError,
     ImageError,
     ImageReferenceError,
@@ -328,13 +326,6 @@ def test_a_blob_that_ends_too_early(oci_layout, tmp_path):
 
     with pytest.raises(RegistryError, match="412 of 512 bytes are missing"):
         list(source.open_blob(digest, Deadline.after(5)))
-
-
-def test_container_storage_is_told_how_to_come_here():
-    with pytest.raises(ConfigError) as caught:
-        source_for(ImageReference.parse("containers-storage:localhost/a:t"))
-    assert caught.value.blame is Blame.USAGE
-    assert "podman save --format oci-dir" in caught.value.resolution
 
 
 def test_sha512(oci_layout: object, tmp_path: Path) -> None:
