@@ -217,7 +217,7 @@ class Cache:
         :raises DiskError: the host's disk is full, or refuses to be written.
         """
         with _host_trouble(*_storing(final)):
-            held, work = _new_work(final)
+            held, work = _new_work(final.name, self._place(final))
         with held:
             try:
                 with _host_trouble(*_storing(final)):
@@ -237,7 +237,7 @@ class Cache:
             held = Held.attempt(self._lease(final))
             if held is None:
                 return False
-            own, work = _new_work(final)
+            own, work = _new_work(final.name, final.parent)
             with own:
                 with held:
                     if needed() or not final.exists():
@@ -246,6 +246,11 @@ class Cache:
                     final.rename(work / final.name)
                 shutil.rmtree(work)
             return True
+
+    def _place(self, final: Path) -> Path:
+        """Where to make something: in the folder of its store, which is where leftovers are looked for."""
+        stores = {*self._stores.values(), self.tools}
+        return next((folder for folder in final.parents if folder in stores), final.parent)
 
     def _lease(self, final: Path) -> Path:
         return self.home / _LOCKS / f"{self.name_of(final).replace('/', '.')}.lease"
@@ -269,13 +274,13 @@ def _storing(final: Path) -> tuple[str, Path]:
     return f"{final.name} cannot be stored in {final.parent}", final.parent
 
 
-def _new_work(final: Path) -> tuple[Held, Path]:
+def _new_work(name: str, place: Path) -> tuple[Held, Path]:
     """A held lock, and the folder that may be made under it."""
     while True:
-        stem = f".{final.name}.{secrets.token_hex(4)}"
-        held = Held.attempt(final.with_name(f"{stem}.lock"))
+        stem = place / f".{name}.{secrets.token_hex(4)}"
+        held = Held.attempt(stem.with_name(f"{stem.name}.lock"))
         if held is not None:  # else somebody who looks for leftovers was faster than we
-            return held, final.with_name(f"{stem}.building")
+            return held, stem.with_name(f"{stem.name}.building")
 
 
 def _remove_leftovers(folder: Path) -> None:

@@ -92,7 +92,8 @@ def samples(tree: Tree, rng: random.Random) -> Mapping[str, str]:
 
     They are read from the layers, whose digests have just been verified.
     """
-    files = [(path, node) for path, node in tree.below("usr") if node.entry.kind is EntryKind.FILE]
+    file = EntryKind.FILE
+    files = [(path, node) for path, node in tree.nodes.items() if node.entry.kind is file and path.startswith("usr/")]
     chosen = rng.sample(files, min(SAMPLES, len(files)))
     chosen += [(path, node) for path in _PACKAGE_DATABASES if tree.is_file(path) and (node := tree.lookup(path))]
     return {f"/{path}": _sha256(tree, node) for path, node in sorted(dict(chosen).items())}

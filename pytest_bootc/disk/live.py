@@ -5,16 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 import random
-import tarfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from pytest_bootc.deadline import Deadline
-from pytest_bootc.disk import contents, erofs
+from pytest_bootc.disk import contents, entries, erofs
 from pytest_bootc.disk.cache import About, Cache
 from pytest_bootc.disk.ext4 import Ext4, make_ext4
+from pytest_bootc.disk.indexes import Indexes
 from pytest_bootc.disk.initramfs import Root, base_archive
 from pytest_bootc.disk.kernel import Kernel, find_kernel, isa_level, release_number
 from pytest_bootc.disk.layers import LayerStore, StoredLayer
@@ -30,6 +30,7 @@ RECIPE = 4
 """Counts up whenever the same layers are to become another disk."""
 
 _MODULES = ("virtio_pci", "virtio_blk", "virtio_console", "overlay")
+_CHAR = EntryKind.CHAR
 _RECORD, _SAMPLES = "disk.json", "samples.json"
 
 
@@ -57,19 +58,19 @@ def build_live_disk(image: ResolvedImage, source: ImageSource, workshop: Worksho
     tool = erofs.tool_version(workshop.deadline)
     key = _key(image, tool, workshop.var_gib)
     final = workshop.cache.disks / key
-    workshop.leases.enter_context(workshop.cache.lease(final, workshop.deadline))
-    known = _load(final, image)
-    if known is not None:
-        return known
-    with workshop.cache.lock(f"disk-{key}", workshop.deadline, workshop.progress):
-        known = _load(final, image)
-        if known is not None:
-            return known
-        _make(image, source, workshop, final, tool)
-    built = _load(final, image)
-    if built is None:
-        raise DiskError(f"the disk {key} vanished from the cache, or changed, just after it was made")
-    return built
+    with ExitStack() as lease:
+        lease.enter_context(workshop.cache.lease(final, workshop.deadline))
+        disk = _load(final, image)
+        if disk is None:
+            with workshop.cache.lock(f"disk-{key}", workshop.deadline, workshop.progress):
+                disk = _load(final, image)  # another run may have made it while we waited
+                if disk is None:
+                    _make(image, source, workshop, final, tool)
+                    disk = _load(final, image)
+        if disk is None:
+            raise DiskError(f"the disk {key} vanished from the cache, or changed, just after it was made")
+        workshop.leases.enter_context(lease.pop_all())
+        return disk
 
 
 def _make(
@@ -152,18 +153,40 @@ class _Builder:
 
     def build(self, folder: Path, final: Path) -> None:
         """Make the disk in ``folder``, which will be ``final``."""
+        workshop = self._workshop
         folder.mkdir()
-        prefixes = [self._tree.apply(_entries(layer)) for layer in self._stored]
-        self._check()
-        kernel = find_kernel(self._tree)
-        modules = KernelModules(self._tree, kernel.release)
-        root_file, root = self._root(folder, final, kernel, modules, prefixes)
+        with Indexes(workshop.cache, workshop.deadline, workshop.progress, self._index_form) as indexes:
+            for layer in self._stored:
+                missing = self._tree.apply(self._entries(layer))
+                if self._tool is not None and self._tool >= erofs.OLDEST_TOOL:
+                    indexes.add(layer.path, missing)
+            self._check()
+            kernel = find_kernel(self._tree)
+            modules = KernelModules(self._tree, kernel.release)
+            root_file, root = self._root(folder, final, kernel, modules, indexes)
         self._write_kernel(folder, kernel, modules, root)
-        shape = Ext4("var", self._workshop.var_gib * 1024)
-        self._losses += make_ext4(self._tree, "var", folder / "var.raw", shape, self._workshop.deadline)
+        shape = Ext4("var", workshop.var_gib * 1024)
+        self._losses += make_ext4(self._tree, "var", folder / "var.raw", shape, workshop.deadline)
         hashes = contents.samples(self._tree, random.Random())
         (folder / _SAMPLES).write_text(json.dumps(hashes))
         self._write_record(folder, kernel, root_file, root)
+
+    def _entries(self, layer: StoredLayer) -> list[TarEntry]:
+        """What is in a layer: looked through once for all its images."""
+        kept = layer.path.with_suffix(f".{entries.FORM}.entries")
+        found = entries.load(kept)
+        if found is None:
+            made = scan(layer.path, size=layer.size)
+            with self._workshop.cache.lock(kept.name, self._workshop.deadline, self._workshop.progress):
+                self._workshop.cache.publish(lambda path: entries.save(made, path), kept)
+            found = made
+        for entry in found:
+            if entry.kind is _CHAR and entry.device == (0, 0):
+                raise ImageError(
+                    f"layer {layer.diff_id} has the device 0:0 at /{entry.path}, which file systems take for a removal",
+                    resolution="build the image anew: layers mark removals by names that begin with .wh.",
+                )
+        return found
 
     def _check(self) -> None:
         missing = contents.missing_mount_points(self._tree)
@@ -181,12 +204,12 @@ class _Builder:
             self._notes.append(f"a layer removes /{path}, which no lower layer has")
 
     def _root(
-        self, folder: Path, final: Path, kernel: Kernel, modules: KernelModules, prefixes: list[dict[str, TarEntry]]
+        self, folder: Path, final: Path, kernel: Kernel, modules: KernelModules, indexes: Indexes
     ) -> tuple[str, Root]:
         var_type = self._var_type(modules)
         why_not = self._why_not_erofs(kernel, modules)
         if why_not is None:
-            self._erofs_root(folder, final, prefixes)
+            self._erofs_root(folder, final, indexes)
             return "root.vmdk", Root("erofs", "", var_type)
         self._losses.append(f"the root is a copy on ext4, made in more time and space: {why_not}")
         used = sum(node.entry.size + 4096 for _, node in self._tree.below("")) // 2**20
@@ -215,44 +238,16 @@ class _Builder:
             )
         return "ext4"
 
-    def _erofs_root(self, folder: Path, final: Path, prefixes: list[dict[str, TarEntry]]) -> None:
-        deadline = self._workshop.deadline
-        indexes: list[Path] = []
-        for number, missing in enumerate(prefixes):
-            if missing:
-                self._layers[number] = self._completed(self._layers[number], missing)
-            indexes.append(self._index(self._layers[number], deadline))
+    def _erofs_root(self, folder: Path, final: Path, indexes: Indexes) -> None:
+        self._layers, files = indexes.finish()
         merged = folder / "root.erofs"
-        erofs.merge(indexes, merged, deadline)
+        erofs.merge(files, merged, self._workshop.deadline)
         root = self._tree.nodes.get("")
         erofs.set_root(merged, root.entry if root else implied_folder(""))
         if root and root.entry.xattrs:
             self._losses.append(f"/ itself loses its extended attributes {', '.join(sorted(root.entry.xattrs))}")
         description = erofs.flat_disk(merged, final / merged.name, self._layers)
         (folder / "root.vmdk").write_text(description)
-
-    def _index(self, layer: Path, deadline: Deadline) -> Path:
-        """A layer's index, kept beside it: the next image that has the layer needs only the merge."""
-        index = layer.with_suffix(f".{self._index_form}.erofs")
-        self._keep(index, lambda path: erofs.index_layer(layer, path, deadline), erofs.is_whole)
-        return index
-
-    def _completed(self, layer: Path, missing: Mapping[str, TarEntry]) -> Path:
-        """A copy of a layer that lists all folders it uses: mkfs.erofs would make up owner and mode of the others."""
-        head = b"".join(_folder_header(name, entry) for name, entry in missing.items())
-        copy = layer.with_name(f"{layer.stem}-{hashlib.sha256(head).hexdigest()[:12]}.tar")
-        size = len(head) + layer.stat().st_size
-        self._keep(copy, lambda path: _write_joined(path, head, layer), lambda path: _size(path) == size)
-        return copy
-
-    def _keep(self, final: Path, make: Callable[[Path], None], is_whole: Callable[[Path], bool]) -> None:
-        """Have a file beside a layer. Images that share the layer may be built at the same time."""
-        if is_whole(final):
-            return
-        workshop = self._workshop
-        with workshop.cache.lock(final.name, workshop.deadline, workshop.progress):
-            if not is_whole(final):
-                workshop.cache.publish(make, final)
 
     def _write_kernel(self, folder: Path, kernel: Kernel, modules: KernelModules, root: Root) -> None:
         (folder / "vmlinuz").write_bytes(kernel.image)
@@ -282,31 +277,3 @@ class _Builder:
             "notes": self._notes,
         }
         (folder / _RECORD).write_text(json.dumps(record, indent=1))
-
-
-def _entries(layer: StoredLayer) -> list[TarEntry]:
-    entries = scan(layer.path, size=layer.size)
-    for entry in entries:
-        if entry.kind is EntryKind.CHAR and entry.device == (0, 0):
-            raise ImageError(
-                f"layer {layer.diff_id} has the device 0:0 at /{entry.path}, which file systems take for a removal",
-                resolution="build the image anew: layers mark removals by names that begin with .wh.",
-            )
-    return entries
-
-
-def _folder_header(name: str, entry: TarEntry) -> bytes:
-    header = tarfile.TarInfo(f"{name}/")
-    header.type = tarfile.DIRTYPE
-    header.mode, header.uid, header.gid, header.mtime = entry.mode, entry.uid, entry.gid, int(entry.mtime)
-    header.pax_headers = {
-        f"SCHILY.xattr.{key}": value.decode("utf-8", "surrogateescape") for key, value in entry.xattrs.items()
-    }
-    return header.tobuf(tarfile.PAX_FORMAT, errors="surrogateescape")
-
-
-def _write_joined(path: Path, head: bytes, layer: Path) -> None:
-    with path.open("wb") as out, layer.open("rb") as content:
-        out.write(head)
-        while chunk := content.read(1 << 20):
-            out.write(chunk)

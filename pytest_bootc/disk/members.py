@@ -17,6 +17,7 @@ from typing import NamedTuple, NoReturn
 from pytest_bootc.errors import ImageError
 
 _BLOCK = 512
+_WINDOW = 8 * _BLOCK  # what is read at once: small files lie close to each other
 _EXTENSION_LIMIT = 4 << 20
 _GLOBAL, _PAX = 0x67, 0x78  # g, x
 _LONG_NAMES = {0x4C: b"path", 0x4B: b"linkpath"}  # GNU's L, K
@@ -50,7 +51,8 @@ class Refusals:
 
     def __init__(self, layer: str) -> None:
         self._layer = layer
-        self.member = ""
+        #: The name of the member, as the tar has it.
+        self.member = b""
 
     def refuse_next(self, what: str) -> NoReturn:
         """Refuse what comes after the member, and has no name of its own yet."""
@@ -58,9 +60,8 @@ class Refusals:
 
     def refuse(self, why: str, resolution: str = "") -> NoReturn:
         """Always raise :class:`~pytest_bootc.errors.ImageError`."""
-        sentence = (
-            f"layer {self._layer}: /{self.member.lstrip('/')} {why}" if self.member else f"layer {self._layer} {why}"
-        )
+        name = self.member.decode("utf-8", "surrogateescape").lstrip("/")
+        sentence = f"layer {self._layer}: /{name} {why}" if self.member else f"layer {self._layer} {why}"
         if not sentence.isprintable():  # control characters and halves of surrogates must not reach a terminal
             sentence = sentence.encode("unicode_escape").decode("ascii")
         raise ImageError(
@@ -77,6 +78,8 @@ class Members:
     def __init__(self, descriptor: int, length: int, refusals: Refusals) -> None:
         self._descriptor = descriptor
         self._length = length
+        self._window = b""
+        self._window_at = 0
         self._refusals = refusals
         self._refuse = refusals.refuse
         self._refuse_next = refusals.refuse_next
@@ -85,7 +88,7 @@ class Members:
         offset = 0
         records: dict[bytes, bytes] = {}
         while True:
-            header = os.pread(self._descriptor, _BLOCK, offset) if offset < self._length else b""
+            header = self._block(offset) if offset < self._length else b""
             if not header or header[0] == 0:
                 self._end(header, offset, records)
                 return
@@ -104,9 +107,15 @@ class Members:
             yield Member(name, header[156], header, data, size, records)
             records = {}
 
+    def _block(self, offset: int) -> bytes:
+        at = offset - self._window_at
+        if not 0 <= at <= len(self._window) - _BLOCK:
+            self._window, self._window_at, at = os.pread(self._descriptor, _WINDOW, offset), offset, 0
+        return self._window[at : at + _BLOCK]
+
     def number(self, field: bytes) -> int:
         """A number of a header: octal digits, or GNU's base 256 (never negative)."""
-        number = _parsed(field)
+        number = parsed(field)
         if number is None:
             self._refuse(f"has a number in its header that cannot be read: {field!r}")
         return number
@@ -123,14 +132,16 @@ class Members:
     def _check(self, header: bytes) -> None:
         if len(header) < _BLOCK:
             self._refuse("is truncated: it ends within a header")
-        # The checksum is the sum of all bytes, its own eight taken for spaces. The lower half of an Adler-32 is that
-        # sum plus one, modulo 65521, and is made at the speed of C.
-        told = self.number(header[148:156])
-        total = (zlib.adler32(header) & 0xFFFF) - 1 - sum(header[148:156]) + 256
-        if (told - total) % _ADLER_MODULUS != 0:
+        # The lower half of an Adler-32 is the sum of all bytes plus one, modulo 65521, and is made at the speed of C.
+        if zlib.adler32(header) & 0xFFFF != self._wanted_sum(header[148:156]):
             self._refuse_next("a header with a wrong checksum")
         if header[257:262] != b"ustar":
             self._refuse_next("a header that is neither ustar, PAX nor GNU")
+
+    def _wanted_sum(self, field: bytes) -> int:
+        """What Adler-32 makes of a header that says this of the sum of its bytes, the field itself taken for spaces."""
+        wanted = _wanted_sum(field)
+        return self.number(field) if wanted is None else wanted
 
     def _end(self, header: bytes, offset: int, records: Records) -> None:
         """Two blocks of zeros, or the end of the file between two members."""
@@ -155,7 +166,7 @@ class Members:
                 if header[262]:  # old GNU tar keeps times in the place of ustar's prefix
                     self._refuse_next("a member of an incremental GNU archive")
                 name = header[345:500].partition(b"\0")[0].rstrip(b"/") + b"/" + name
-        self._refusals.member = name.decode("utf-8", "surrogateescape")
+        self._refusals.member = name
         if not name or b"\0" in name:
             self._refuse("has an empty name, or a NUL in it")
         return name
@@ -191,8 +202,15 @@ class Members:
 
 
 @lru_cache(maxsize=4096)
-def _parsed(field: bytes) -> int | None:
+def parsed(field: bytes) -> int | None:
+    """A number of a header, see :meth:`Members.number`; ``None`` where it cannot be read."""
     if field[0] == 0x80:
         return int.from_bytes(field[1:], "big")
     match = _OCTAL.fullmatch(field)
     return None if match is None else int(match[1] or b"0", 8)
+
+
+@lru_cache(maxsize=4096)
+def _wanted_sum(field: bytes) -> int | None:
+    told = parsed(field)
+    return None if told is None else (told + sum(field) - len(field) * 0x20 + 1) % _ADLER_MODULUS

@@ -8,12 +8,12 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import Enum
+from functools import lru_cache
 from pathlib import Path
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
-from pytest_bootc.disk.members import Member, Members, Records, Refusals
+from pytest_bootc.disk.members import Member, Members, Records, Refusals, parsed
 
 _PATH_LIMIT = 4096
 _PART_LIMIT = 255
@@ -24,7 +24,9 @@ _SECONDS = re.compile(rb"-?\d{1,19}(\.\d*)?")
 _WHITEOUT = ".wh."
 _OPAQUE = ".wh..wh..opq"
 _REMADE = "is a folder that one layer removes and makes again, which tools understand differently"
+_SLASH = 0x2F
 _NO_XATTRS: Mapping[str, bytes] = {}
+_NO_DEVICE = (0, 0)
 
 
 class EntryKind(Enum):
@@ -51,12 +53,14 @@ _KINDS = {
     0x35: EntryKind.FOLDER,
     0x36: EntryKind.FIFO,
 }
+_FILE, _FOLDER, _HARDLINK, _WHITEOUT_KIND, _OPAQUE_KIND = (
+    EntryKind.FILE, EntryKind.FOLDER, EntryKind.HARDLINK, EntryKind.WHITEOUT, EntryKind.OPAQUE,
+)  # fmt: skip
 _DEVICES = (EntryKind.CHAR, EntryKind.BLOCK)
 _LINKS = (EntryKind.HARDLINK, EntryKind.SYMLINK)
 
 
-@dataclass(frozen=True, slots=True)
-class TarEntry:
+class TarEntry(NamedTuple):
     """One member of a layer.
 
     ``path`` has no slash at its ends and no ``.`` or ``..`` in it, ``""`` is the root; bytes that are not UTF-8 are
@@ -113,34 +117,37 @@ class _Reader:
         kind = _KINDS.get(flag)
         if kind is None or (records and any(key.startswith(_GNU_SPARSE) for key in records)):
             self._refuse_kind(flag if kind is None else _SPARSE)
-        uid, gid = self._number(header[108:116]), self._number(header[116:124])
-        mtime: int | float = self._number(header[136:148])
+        mode, uid, gid = _owned(header[100:124]) or self._each(header)
+        mtime: int | float | None = parsed(header[136:148])
+        if mtime is None:
+            mtime = self._number(header[136:148])
         xattrs = _NO_XATTRS
         if records:
             uid, gid = self._decimal(records, b"uid", uid), self._decimal(records, b"gid", gid)
             mtime = self._seconds(records, mtime)
             xattrs = _xattrs(records)
-        if size and kind is not EntryKind.FILE:
+        if kind is _FILE:
+            if name[-1] == _SLASH:
+                self._refuse("is a file whose name ends with a slash")
+        elif size:
             self._refuse(f"is a {kind.value} with {size} bytes of content")
-        if kind is EntryKind.FILE and name.endswith(b"/"):
-            self._refuse("is a file whose name ends with a slash")
-        path, kind = self._meaning(self._path(name), kind, size)
-        return TarEntry(
-            path,
-            kind,
-            self._number(header[100:108]) & 0o7777,
-            uid,
-            gid,
-            mtime,
-            size,
-            self._target(header, kind, records) if kind in _LINKS else "",
-            offset,
-            xattrs,
-            (self._number(header[329:337]), self._number(header[337:345])) if kind in _DEVICES else (0, 0),
-        )
+        path = name.decode("utf-8", "surrogateescape")
+        if kind is _FOLDER and name[-1] == _SLASH:
+            path = path[:-1]
+        if len(name) > _PART_LIMIT or not path or path[0] in "./" or "/." in path or "//" in path or path[-1] == "/":
+            path, kind = self._meaning(self._path(name), kind, size)
+        target, device = "", _NO_DEVICE
+        if kind in _LINKS:
+            target = self._target(header, kind, records)
+        elif kind in _DEVICES:
+            device = self._number(header[329:337]), self._number(header[337:345])
+        return TarEntry(path, kind, mode & 0o7777, uid, gid, mtime, size, target, offset, xattrs, device)
+
+    def _each(self, header: bytes) -> tuple[int, int, int]:
+        return self._number(header[100:108]), self._number(header[108:116]), self._number(header[116:124])
 
     def _path(self, raw: bytes) -> str:
-        """A name as a path inside the image."""
+        """A name that is not plain as a path inside the image."""
         text = raw.decode("utf-8", "surrogateescape").rstrip("/")
         parts = text.split("/")
         if ".." in parts:
@@ -219,22 +226,22 @@ class _Shape:
     def add(self, entry: TarEntry) -> None:
         """Take the next member."""
         path, kind = entry.path, entry.kind
-        if kind is EntryKind.WHITEOUT:
+        if kind is _WHITEOUT_KIND:
             if path in self._own or path in self._removed:
                 self._refuse(path, "is removed by a whiteout, and named before that by the same layer")
             self._removed.add(path)
             return
-        if kind is EntryKind.OPAQUE:
+        if kind is _OPAQUE_KIND:
             if path in self._emptied:
                 self._refuse(path, "has two opaque whiteouts")
             self._emptied.add(path)
             return
         earlier = self._own.get(path)
-        if earlier is not None and not (earlier is kind is EntryKind.FOLDER):
+        if earlier is not None and not (earlier is kind is _FOLDER):
             self._refuse(path, f"is in the layer twice, as {earlier.value} and as {kind.value}")
-        if kind is EntryKind.FOLDER and path in self._removed:
+        if kind is _FOLDER and path in self._removed:
             self._refuse(path, _REMADE)
-        if kind is EntryKind.HARDLINK:
+        if kind is _HARDLINK:
             self._link(entry)
         self._own[path] = kind
 
@@ -272,8 +279,15 @@ class _Shape:
             parent = parent.rpartition("/")[0]
 
     def _refuse(self, path: str, why: str) -> NoReturn:
-        self._refusals.member = path
+        self._refusals.member = path.encode("utf-8", "surrogateescape")
         self._refusals.refuse(why)
+
+
+@lru_cache(maxsize=4096)
+def _owned(fields: bytes) -> tuple[int, int, int] | None:
+    """Mode, owner and group, of the fields that lie side by side; ``None`` where one cannot be read."""
+    mode, uid, gid = parsed(fields[:8]), parsed(fields[8:16]), parsed(fields[16:])
+    return None if mode is None or uid is None or gid is None else (mode, uid, gid)
 
 
 def _xattrs(records: Records) -> Mapping[str, bytes]:

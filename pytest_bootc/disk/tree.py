@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from pytest_bootc.disk.tar import EntryKind, TarEntry
 from pytest_bootc.errors import ImageError
@@ -19,8 +19,7 @@ _LINKS_FOLLOWED = 40
 _REMOVES = (EntryKind.WHITEOUT, EntryKind.OPAQUE)
 
 
-@dataclass(frozen=True, slots=True)
-class Node:
+class Node(NamedTuple):
     """One name in the tree: the entry it stands for, and the number of the layer that has it.
 
     Names that are hard links to one file have the very same entry.
@@ -118,28 +117,31 @@ class Tree:
             if entry.kind in _REMOVES:
                 self._remove(entry)
         own: dict[str, TarEntry] = {}
+        folders: dict[str, None] = {}
         for entry in entries:
-            if entry.kind not in _REMOVES:
-                own[entry.path] = entry
+            path, kind = entry.path, entry.kind
+            folders[path if kind is EntryKind.OPAQUE else path.rpartition("/")[0]] = None
+            if kind not in _REMOVES:
+                own[path] = entry
                 self._add(entry, number)
-        missing: dict[str, TarEntry] = {}
         for entry in entries:
-            folder = entry.path if entry.kind is EntryKind.OPAQUE else entry.path.rpartition("/")[0]
             if entry.kind in _REMOVES:
-                self._require_folder(folder, number)
+                path = entry.path
+                self._require_folder(path if entry.kind is EntryKind.OPAQUE else path.rpartition("/")[0], number)
+        missing: dict[str, TarEntry] = {}
+        for folder in folders:
             self._find_missing(folder, own, missing)
         return dict(sorted(missing.items()))
 
     def _add(self, entry: TarEntry, number: int) -> None:
-        node = Node(number, entry)
-        if entry.kind is EntryKind.HARDLINK:
-            node = self._target(entry, number)
-        if entry.kind is EntryKind.FOLDER:
-            self._children.setdefault(entry.path, {})
-        else:
-            self._drop_children(entry.path)
-        self._link_parents(entry.path, number)
-        self.nodes[entry.path] = node
+        path, kind = entry.path, entry.kind
+        node = self._target(entry, number) if kind is EntryKind.HARDLINK else Node(number, entry)
+        if kind is EntryKind.FOLDER:
+            self._children.setdefault(path, {})
+        elif path in self._children:
+            self._drop_children(path)
+        self._link_parents(path, number)
+        self.nodes[path] = node
 
     def _target(self, entry: TarEntry, number: int) -> Node:
         target = self.nodes.get(entry.target)

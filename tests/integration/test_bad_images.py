@@ -15,7 +15,7 @@ import sys
 import tarfile
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -118,7 +118,9 @@ def server(image_layout: dict[str, Path], tmp_path_factory: pytest.TempPathFacto
 
 
 def build(image: ResolvedImage, cache: Cache) -> LiveDisk:
-    return build_live_disk(image, source_for(image.reference), Workshop(cache, Deadline.after(300), Silent(), 8))
+    with ExitStack() as leases:
+        workshop = Workshop(cache, Deadline.after(300), Silent(), 8, leases)
+        return build_live_disk(image, source_for(image.reference), workshop)
 
 
 def leftovers(cache: Cache) -> list[str]:
@@ -337,9 +339,10 @@ def full(caught: pytest.ExceptionInfo[DiskError], cache: Cache) -> str:
 @pytest.mark.parametrize(
     ("more", "erofs", "brief"),
     [
-        (0.3, True, r"could not (index the layer|merge the layers).*: the disk is full"),
+        # Layers are indexed while others are looked through.
+        (0.5, True, r"(could not index the layer .*|[\w.]+\.entries cannot be stored in .*): the disk is full"),
         (4, True, r"\w+ cannot be stored in .*: the disk is full"),
-        (0.2, False, r"could not make the file system root: the disk is full"),
+        (0.4, False, r"could not make the file system root: the disk is full"),
         (300, False, r"could not fill the file system root.raw: the disk is full"),
     ],
     ids=["indexing", "kernel", "formatting", "filling"],

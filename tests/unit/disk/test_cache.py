@@ -230,6 +230,17 @@ def test_a_wait_can_be_given_up(tmp_path):
         pass
 
 
+def test_what_is_made_beside_an_entry_is_made_where_leftovers_are_looked_for(tmp_path):
+    cache = Cache(tmp_path)
+    thing = make(cache, cache.layers / "thing")
+    with cache.draft(thing / "index") as draft:
+        assert draft.path.parent.parent == cache.layers
+        assert not list(thing.iterdir())
+        draft.path.touch()
+        draft.publish()
+    assert everything(tmp_path) == EMPTY | {"layers/v1/thing", "layers/v1/thing/index"}
+
+
 BUILDER = """
 import sys, time
 from pathlib import Path

@@ -141,10 +141,10 @@ def test_samples_are_hashes_of_files_and_package_databases(tree_of: TreeOf, monk
     database = b"packages" * 300_000
     tree = tree_of(
         {
-            **files,
             "usr/share/rpm": "../lib/sysimage/rpm",
             "usr/lib/sysimage/rpm/rpmdb.sqlite": database,
             "usr/lib/sysimage/dpkg/status/folder": b"",
+            **files,
             "etc/x": b"",
         }
     )

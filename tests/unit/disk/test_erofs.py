@@ -10,7 +10,6 @@ import sys
 import tarfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -188,7 +187,7 @@ def test_the_root_of_an_index_with_small_inodes(image: Callable[..., Image], mem
     subprocess.run(
         [tool("mkfs.erofs"), "--quiet", "--ovlfs-strip=1", made.index, *made.indexes], check=True, env=environment
     )
-    erofs.set_root(made.index, replace(implied_folder(""), mode=0o711, uid=7, gid=8))
+    erofs.set_root(made.index, implied_folder("")._replace(mode=0o711, uid=7, gid=8))
     made.check()
     with made.mounted() as mounted:
         info = mounted.stat()

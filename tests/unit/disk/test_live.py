@@ -22,7 +22,7 @@ import pytest
 
 from pytest_bootc.command import find_program, look_for_program
 from pytest_bootc.deadline import Deadline
-from pytest_bootc.disk import erofs, live
+from pytest_bootc.disk import erofs, live, tar
 from pytest_bootc.disk.cache import About, Cache
 from pytest_bootc.disk.kernel import find_kernel
 from pytest_bootc.disk.live import Workshop, build_live_disk, file_hashes
@@ -297,6 +297,24 @@ def test_a_layer_is_indexed_once_for_all_its_images(shop: Shop) -> None:
     assert two.layers[0] == one.layers[0]
     assert index.stat().st_ino == inode
     assert len(shop.fetched) == 3
+
+
+def test_a_layer_is_looked_through_once_for_all_its_images(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    scanned: list[str] = []
+
+    def scan(path: Path, *, size: int) -> list[Any]:
+        scanned.append(path.stem)
+        return tar.scan(path, size=size)
+
+    monkeypatch.setattr(live, "scan", scan)
+    shop.build(shop.image(layer(BASE), layer({"etc": None, "etc/one": b""})))
+    changed = shop.image(layer(BASE), layer({"etc": None, "etc/two": b""}))
+    disk = shop.build(changed)
+    assert len(scanned) == len(set(scanned)) == 3
+    (kept,) = disk.layers[1].parent.glob("*.entries")
+    kept.write_bytes(b"spoilt")
+    shop.build(changed, var_gib=2)
+    assert scanned[3:] == [changed.layers[1].diff_id.hex]
 
 
 def test_folders_that_a_layer_does_not_list_keep_their_attributes(shop: Shop, tmp_path: Path) -> None:
