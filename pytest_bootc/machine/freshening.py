@@ -23,13 +23,32 @@ echo settled
 
 # The stamps (systemd.timer(5), Persistent=) say when a timer has elapsed last, also before the machine slept.
 _REST_TIMERS = """\
-timers=$(systemctl show --property=Id,TimersCalendar,ActiveState '*.timer' | awk -v RS= -v ORS=' ' '
-    /TimersCalendar=./ && /ActiveState=active/ { sub(/.*Id=/, ""); sub(/\\n.*/, ""); print }')
+timers=$({ systemctl show --property=Id,ActiveState,TimersCalendar '*.timer'; echo; } | while read -r line; do
+    case $line in
+        Id=*) id=${line#*=} ;;
+        ActiveState=*) state=${line#*=} ;;
+        TimersCalendar=*) calendar=yes ;;
+        '') [ "$state$calendar" != activeyes ] || echo "$id"; id= state= calendar= ;;
+    esac
+done)
 [ -z "$timers" ] || systemctl stop $timers
 """
 _WAKE_TIMERS = """\
 touch -c /var/lib/systemd/timers/stamp-* 2>/dev/null
 [ -z "$timers" ] || systemctl start $timers
+"""
+
+
+# Without that module a name that nobody can look up would cost each sudo the time-outs of DNS. Read by the shell
+# itself: in emulation the first run of any program costs a tenth of a second.
+_NAME = """\
+while read -r line; do
+    case $line in
+        hosts:*myhostname*)
+            read -r name </proc/sys/kernel/hostname
+            case $name in *-{suffix}) ;; *) echo "${{name%%.*}}-{suffix}" >/proc/sys/kernel/hostname ;; esac ;;
+    esac
+done </etc/nsswitch.conf
 """
 
 
@@ -57,10 +76,6 @@ def freshen(now: float, seed: bytes, suffix: str, *, timers: bool) -> str:
         "export LC_ALL=C SYSTEMD_COLORS=0\n"
         + (f"{_REST_TIMERS}{clock}{_WAKE_TIMERS}" if timers else clock)
         + f"printf '%b' '{mixed}' >/dev/urandom\n"
-        # Without that module a name that nobody can look up would cost each sudo the time-outs of DNS.
-        + "if grep -qs '^hosts:.*myhostname' /etc/nsswitch.conf; then\n"
-        + "    read -r name </proc/sys/kernel/hostname\n"
-        + f'    case $name in *-{suffix}) ;; *) echo "${{name%%.*}}-{suffix}" >/proc/sys/kernel/hostname ;; esac\n'
-        + "fi\n"
+        + _NAME.format(suffix=suffix)
         + "echo fresh\n"
     )

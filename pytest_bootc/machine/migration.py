@@ -28,6 +28,7 @@ def save_state(qmp: QMPClient, meeting: Path, target: Path, deadline: Deadline) 
     :raises OSError: the file cannot be written.
     """
     _leave_out_ram(qmp, deadline)
+    meeting.unlink(missing_ok=True)  # a QEMU that died while it waited there
     with closing(socket.socket(socket.AF_UNIX)) as listener:
         listener.bind(str(meeting))
         try:

@@ -173,8 +173,8 @@ class WarmStore:
         self._cache.publish(build, self._folder, about)
 
     def discard(self) -> None:
-        """Remove the entry, unless another run uses it."""
-        self._cache.remove(self._folder)
+        """Have nobody use the entry any more. It stays until another one takes its place: clones may be running."""
+        (self._folder / _RECORD).unlink(missing_ok=True)
 
 
 def _stamp(path: Path) -> tuple[int, int]:

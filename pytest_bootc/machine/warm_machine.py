@@ -117,7 +117,7 @@ class WarmMachine(QemuMachine):
     def _in_file(self) -> Iterator[None]:
         """What is switched on meanwhile has its RAM in a file. What a test switches on later need not."""
         plain = self._wiring
-        self._wiring = replace(plain, memory=Memory(self._folder.file(warm.RAM)))
+        self._wiring = replace(plain, memory=Memory(self._folder.file("memory")))
         try:
             yield
         finally:
@@ -177,7 +177,7 @@ class WarmMachine(QemuMachine):
 
     def _fill(self, folder: Path, deadline: Deadline) -> None:
         save_state(self._power.qmp, self._folder.socket("state"), folder / warm.STATE, deadline)
-        copy_sparse(self._folder.file(warm.RAM), folder / warm.RAM)
+        copy_sparse(self._folder.file("memory"), folder / warm.RAM)
         for path, name in (
             (self._wiring.overlay, warm.VAR),
             (self._wiring.initrd, warm.INITRD),
@@ -187,4 +187,6 @@ class WarmMachine(QemuMachine):
 
 
 def _said(why: object) -> str:
-    return why.brief if isinstance(why, BootcTestError) else str(why)
+    if not isinstance(why, BootcTestError):
+        return str(why)
+    return f"{why.brief} ({why.details.splitlines()[-1]})" if why.details else why.brief
