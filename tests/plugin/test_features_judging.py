@@ -240,3 +240,14 @@ def test_shipped_suites_have_features(judge: Judge, install: Install, tmp_path: 
     assert classes == ["boot.test_basics", "smoke.deeper.other.feature", "smoke.shell.feature", "smoke.test_same"]
     one = judge("smoke/shell.feature::Only", "-v", apart=True)
     one.assert_outcomes(passed=1, deselected=2)
+
+
+@pytest.mark.parametrize("tag", ["@fixture.fresh_vm", "@mutates"])
+def test_a_machine_of_its_own(judge: Judge, write: Write, script: Script, events: Path, tag: str) -> None:
+    log = script("")
+    write({**FILES, "features/m.feature": TWO.replace("  Scenario: One", f"  {tag}\n  Scenario: One")})
+    result = judge()
+    result.assert_outcomes(passed=2)
+    assert sum(line.startswith("provision") for line in log.read_text().splitlines()) == 2
+    # What hooks have done to the first machine, they do to the second.
+    assert told(events).count("before_all server:v1") == 2
