@@ -56,7 +56,7 @@ IMAGE = Option(
     "--image",
     "REF",
     "bootc image to boot and judge, as skopeo writes it: HOST/NAME[:TAG][@DIGEST], oci:FOLDER[:TAG], "
-    "oci-archive:FILE. Repeat it to judge several",
+    "oci-archive:FILE, containers-storage:NAME. Repeat it to judge several",
     many=True,
 )
 SUITE = Option(
