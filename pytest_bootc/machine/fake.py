@@ -5,8 +5,9 @@ there is no sshd. All keys are optional::
 
     boots = ["panic", "ready"]    # what becomes of each start and reboot; the last word holds from then on
     console = "Linux version 6.12\n"   # what each boot prints before that
-    log = "fake.log"              # gets a line for each event: provision, start, reboot, stop, release
+    log = "fake.log"              # gets a line for each event: provision, start, resume, pause, wake, stop, release
     notes = ["selinux: off"]
+    clones = false                # whether a fresh machine is to be had at once, as from a saved boot
 
     [ssh]                         # an sshd that somebody else runs
     host = "127.0.0.1"
@@ -37,7 +38,7 @@ import os
 import re
 import tempfile
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -56,6 +57,7 @@ from pytest_bootc.errors import (
 )
 from pytest_bootc.machine.base import PowerState
 from pytest_bootc.model import Accelerator, GoldenDisk, MachineFacts, MachineSpec, RunConfig, Scope, SSHEndpoint
+from pytest_bootc.progress import Progress
 from pytest_bootc.progress import SILENT, Progress
 
 _BOOTS = ("ready", "panic", "silent", "broken")
@@ -83,6 +85,7 @@ class Script:
     console: str = "Linux version 0 (fake)\n"
     log: Path | None = None
     notes: tuple[str, ...] = ()
+    clones: bool = False
     ssh: SSHEndpoint | None = None
     control: tuple[Answer, ...] = field(default_factory=tuple)
 
@@ -149,6 +152,32 @@ class FakeMachine:
         """Do what the script says of this boot."""
         self.note("start")
         self._boot(deadline)
+
+    @property
+    def is_saved(self) -> bool:
+        """What the script says."""
+        return self._script.clones
+
+    def start_warm(self, deadline: Deadline, judge: Callable[[], str], progress: Progress) -> None:
+        """Do what the script says of this boot; what it says of clones is about machines that come later."""
+        self.start(deadline)
+
+    def resume(self) -> bool:
+        """Be up at once, if the script says so."""
+        if self._script.clones:
+            self.note("resume")
+            self._state = PowerState.RUNNING
+        return self._script.clones
+
+    def pause(self) -> None:
+        """Stand still."""
+        self.note("pause")
+        self._state = PowerState.PAUSED
+
+    def wake(self) -> None:
+        """Go on."""
+        self.note("wake")
+        self._state = PowerState.RUNNING
 
     def stop(self, deadline: Deadline) -> None:
         """Be off."""
