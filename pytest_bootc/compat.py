@@ -1,4 +1,4 @@
-"""Every private name of pytest that this package uses, and nothing else. Tried with pytest 8.4 and 9.2."""
+"""Every private name of pytest and xdist that this package uses, and nothing else. Tried with pytest 8.4 and 9.2."""
 
 from __future__ import annotations
 
@@ -134,3 +134,11 @@ def put_before(shown: object, lines: Sequence[str]) -> None:
     trace = getattr(shown, "reprtraceback", None)
     if isinstance(shown, ExceptionRepr) and trace is not None:
         trace.reprentries.insert(0, ReprEntryNative([f"{line}\n" for line in lines]))
+
+
+def scope_of(scheduler: object) -> Callable[[str], str]:
+    """What one of xdist's schedulers keeps together: makes the scope of a test's id; each by itself for most.
+
+    ``LoadScopeScheduling`` has it as the method that other schedulers are made by overriding.
+    """
+    return getattr(scheduler, "_split_scope", str)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from pytest_bootc import collection, configuration, judging
+from pytest_bootc import collection, configuration, judging, workers
 from pytest_bootc import run as runs
 from pytest_bootc.errors import BootcTestError
 from pytest_bootc.item_hooks import ItemHooks
@@ -45,9 +45,9 @@ class Hooks:
         """Resolve the images, or take over what the controller has resolved."""
         runs.start(self.run, session.config)
 
-    def pytest_report_header(self) -> list[str]:
-        """Name what is judged."""
-        return judging.header(self.run)
+    def pytest_report_header(self, config: pytest.Config) -> list[str]:
+        """Name what is judged, and say how many workers do it."""
+        return [*judging.header(self.run), *workers.header(config, self.run.config)]
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: Any) -> None:

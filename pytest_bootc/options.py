@@ -29,7 +29,11 @@ EXPECTS_MARKER = (
 MUTATES_MARKER = (
     "mutates: the test changes its machine in a way that others must not see; what comes after it gets a clean one"
 )
-MARKERS = (NEEDS_MARKER, EXPECTS_MARKER, MUTATES_MARKER)
+SERIAL_MARKER = (
+    "serial(group=''): under pytest-xdist, tests of the same group run on one worker, one after the other, whatever "
+    "--dist says (but each)"
+)
+MARKERS = (NEEDS_MARKER, EXPECTS_MARKER, MUTATES_MARKER, SERIAL_MARKER)
 
 
 class Option(NamedTuple):
@@ -233,6 +237,11 @@ def _words(option: Option, values: Sequence[str]) -> tuple[str, ...]:
     if option is SUITE:
         values = [word for value in values for word in re.split(r"[\s,]+", value) if word]
     return tuple(values)
+
+
+def is_distributed(config: pytest.Config) -> bool:
+    """Whether pytest-xdist has several processes run the tests, and this is their controller or one of them."""
+    return config.getoption("dist", "no") != "no" or hasattr(config, "workerinput")
 
 
 def is_asked_for(config: pytest.Config) -> bool:

@@ -5,6 +5,7 @@ Nothing is done here. The hooks of a run that judges something are in :mod:`pyte
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
@@ -30,12 +31,17 @@ def pytest_load_initial_conftests(early_config: pytest.Config, args: list[str]) 
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Declare the markers; begin a run that judges something."""
+    """Declare the markers; begin a run of several workers, and one that judges something."""
     options.configure(config)
-    if options.is_asked_for(config):
-        from pytest_bootc import hooks
+    _take_part(config)
+    _begin_run(config)
 
-        hooks.begin_run(config)
+
+@pytest.hookimpl(wrapper=True, optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> Generator[None, int, int]:
+    """Start no more workers than the host can bear machines."""
+    found = yield
+    return _bearable(config, found) if options.is_asked_for(config) else found
 
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
@@ -53,6 +59,26 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         from pytest_bootc.features import durations
 
         durations.summarise(terminalreporter)
+
+
+def _take_part(config: pytest.Config) -> None:
+    if options.is_distributed(config):
+        from pytest_bootc import scheduling
+
+        scheduling.begin(config)
+
+
+def _begin_run(config: pytest.Config) -> None:
+    if options.is_asked_for(config):
+        from pytest_bootc import hooks
+
+        hooks.begin_run(config)
+
+
+def _bearable(config: pytest.Config, found: int) -> int:
+    from pytest_bootc import workers
+
+    return workers.bearable(config, found)
 
 
 def _is_wanted(path: Path, parent: pytest.Collector) -> bool:

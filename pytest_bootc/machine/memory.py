@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from pytest_bootc.machine.cgroup import Cgroups, read
 from pytest_bootc.model import Accelerator
 
 _LEAST_HEADROOM = 512
@@ -63,28 +64,15 @@ class HostMemory:
         return Room(int(told["MemTotal"]) >> 10, int(told["MemAvailable"]) >> 10)
 
     def _limited(self) -> Iterator[Room]:
-        for folder, files in self._groups():
-            limit, usage = (_read(folder / name).strip() for name in (files.limit, files.usage))
+        for folder, version in Cgroups(self.membership, self.cgroups).folders("memory"):
+            files = _V2 if version == 2 else _V1
+            limit, usage = (read(folder / name).strip() for name in (files.limit, files.usage))
             if not limit.isdecimal() or not usage.isdecimal():
                 continue  # "max", or a folder that our mount of the file system does not show
             # As the kernel reckons MemAvailable: the page cache is given back when there is need.
             pattern = rf"^{files.prefix}(?:in)?active_file (\d+)$"
-            cache = sum(int(size) for size in re.findall(pattern, _read(folder / "memory.stat"), re.MULTILINE))
+            cache = sum(int(size) for size in re.findall(pattern, read(folder / "memory.stat"), re.MULTILINE))
             yield Room(int(limit) >> 20, max(0, int(limit) - max(0, int(usage) - cache)) >> 20)
-
-    def _groups(self) -> Iterator[tuple[Path, _Files]]:
-        """Our cgroups and those above them."""
-        for line in _read(self.membership).splitlines():
-            number, controllers, path = line.split(":", 2)
-            if number == "0":
-                top, files = self.cgroups, _V2
-            elif "memory" in controllers.split(","):
-                top, files = self.cgroups / "memory", _V1
-            else:
-                continue
-            inner = Path(path.lstrip("/"))
-            for group in (inner, *inner.parents):
-                yield top / group, files
 
 
 #: This host.
@@ -103,18 +91,10 @@ def taken(pid: int) -> int:
 
     Files that it has mapped do not count: the kernel counts them as available.
     """
-    told = re.findall(r"^(?:RssAnon|RssShmem):\s+(\d+) kB$", _read(Path(f"/proc/{pid}/status")), re.MULTILINE)
+    told = re.findall(r"^(?:RssAnon|RssShmem):\s+(\d+) kB$", read(Path(f"/proc/{pid}/status")), re.MULTILINE)
     return sum(map(int, told)) >> 10
 
 
 def gib(mib: int) -> str:
     """An amount as people read it."""
     return f"{mib / 1024:.1f} GiB"
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text()
-    except OSError:
-        # There is no such cgroup, or the process has just ended.
-        return ""
