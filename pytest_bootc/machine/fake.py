@@ -57,7 +57,6 @@ from pytest_bootc.errors import (
 )
 from pytest_bootc.machine.base import PowerState
 from pytest_bootc.model import Accelerator, GoldenDisk, MachineFacts, MachineSpec, RunConfig, Scope, SSHEndpoint
-from pytest_bootc.progress import Progress
 from pytest_bootc.progress import SILENT, Progress
 
 _BOOTS = ("ready", "panic", "silent", "broken")
