@@ -17,8 +17,11 @@ _LAYERS = {"session": "testrun", "package": "feature", "module": "feature", "cla
 _ORDER = ("testrun", "feature", "rule", "scenario")
 
 
-class FixtureScopeError(ConfigError, AttributeError):
-    """A hook asks for a fixture that does not last as long as what the hook prepares."""
+class FixtureError(ConfigError, AttributeError):
+    """A fixture that there is cannot be had here; ``hasattr(context, NAME)`` is false.
+
+    The run judges nothing and it is a machine, or it does not last as long as what the hook that asks prepares.
+    """
 
 
 class FeatureContext(Context):  # type: ignore[misc]  # behave has no types
@@ -83,7 +86,7 @@ class LazyFixtures:
     def value(self, name: str, layer: str) -> object:
         """The value of a fixture, made if need be.
 
-        :raises FixtureScopeError: it would not outlast the layer.
+        :raises FixtureError: it would not outlast the layer, or the run cannot have it.
         """
         if self._item is None:
             return next((used[name] for used in self._used.values() if name in used), _NOTHING)
@@ -92,12 +95,15 @@ class LazyFixtures:
             return _NOTHING
         lasting = _LAYERS[str(definition.scope)]
         if _ORDER.index(lasting) > _ORDER.index(layer):
-            raise FixtureScopeError(
+            raise FixtureError(
                 f"context.{name} is a fixture of scope {definition.scope}, which does not last for a {layer}",
                 resolution="use it in the hooks of a scenario and in steps, or widen its scope",
             )
         request: Any = self._item.funcargs["request"]
-        value: object = request.getfixturevalue(name)
+        try:
+            value: object = request.getfixturevalue(name)
+        except ConfigError as error:
+            raise FixtureError(error.brief, details=error.details, resolution=error.resolution) from error
         self._used[lasting][name] = value
         return value
 

@@ -77,10 +77,12 @@ class FeatureFile(pytest.Module):
             if self.suite.configuration.exclude(str(self.path)):
                 return
             self.feature = parse_file(str(self.path), language=self.suite.configuration.lang)
-        except ParserError as error:
+        except (ParserError, BootcTestError) as error:
             raise self.CollectError(str(error)) from error
-        except BootcTestError as error:
-            raise self.CollectError(str(error)) from error
+        except UnicodeDecodeError as error:
+            raise self.CollectError(f"{self.path} is not UTF-8: {error}") from error
+        except KeyError as error:
+            raise self.CollectError(f"{self.path}: behave knows no language {error}") from error
         if self.feature is None:
             return
         self.suite.features[self.path] = self.feature

@@ -43,7 +43,7 @@ class FeatureRunner(ModelRunner):  # type: ignore[misc]  # behave has no types
 
     def __init__(self, suite: FeatureSuite) -> None:
         super().__init__(suite.configuration, list(suite.features.values()), suite.registry)
-        self.suite = suite
+        self.base_dir = suite.configuration.base_dir
         self.hooks = dict(suite.environment)
         self.capture_controller = _Passing(suite.configuration)
         self.context = FeatureContext(self)

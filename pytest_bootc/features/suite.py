@@ -60,6 +60,9 @@ class FeatureSuite:
     def __init__(self, folder: Path, config: pytest.Config, userdata: dict[str, str]) -> None:
         self.configuration = make_configuration(folder, userdata)
         self.root = _root(folder, self.configuration)
+        # As behave's runner does when it has found out; hooks look for files there.
+        self.configuration.base_dir = str(self.root)
+        self.configuration.paths = [str(self.root)]
         self.features: dict[Path, Any] = {}
         self.registry = StepRegistry()
         self.environment: dict[str, Any] = {}

@@ -253,18 +253,23 @@ def test_what_judges_nothing_fails(pytester: pytest.Pytester, write: Write) -> N
     )
 
 
-def test_a_feature_that_cannot_be_read(pytester: pytest.Pytester, write: Write) -> None:
-    write(
-        {
-            **FILES,
-            "features/broken.feature": "Feature: X\n  Scenario: Y\n    Given a\n    what?\n",
-            "features/e.feature": "",
-        }
-    )
-    result = pytester.runpytest_inprocess("features/broken.feature", "features/e.feature")
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"Feature: X\n  Scenario: Y\n    Given a\n    what?\n", '*Parser failure in state=steps at line 4: "what[?]"'),
+        (b"Feature: X\n  Scenario: Y\n    Given a\n      | a | b |\n      | 1 |\n", "*Malformed table at line 5*"),
+        (b"# language: xx\nFeature: X\n", "*broken.feature: behave knows no language 'xx'*"),
+        (b"Feature: \xff\n", "*broken.feature is not UTF-8: *"),
+    ],
+    ids=["line", "table", "language", "encoding"],
+)
+def test_a_feature_that_cannot_be_read(pytester: pytest.Pytester, write: Write, content: bytes, told: str) -> None:
+    write({**FILES, "features/empty.feature": ""})
+    (pytester.path / "features/broken.feature").write_bytes(content)
+    result = pytester.runpytest_inprocess("features/broken.feature", "features/empty.feature")
     assert result.ret == 2
-    result.stdout.fnmatch_lines(["*Failed to parse*broken.feature*", "ERROR features/broken.feature*"])
-    assert "Traceback" not in result.stdout.str()
+    result.stdout.fnmatch_lines([told, "ERROR features/broken.feature*"])
+    assert "site-packages" not in result.stdout.str()
 
 
 def test_reports_name_scenarios(pytester: pytest.Pytester, write: Write, tmp_path: Path) -> None:

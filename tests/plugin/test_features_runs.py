@@ -198,6 +198,27 @@ def test_only_what_is_offered_is_found(pytester: pytest.Pytester, folder: Callab
     assert told(events)[4:6] == ["value is made", "before_scenario Two"]
 
 
+def test_features_that_know_nothing_of_machines_find_none(
+    pytester: pytest.Pytester, folder: Callable[..., None]
+) -> None:
+    more = """
+        import os
+        @given("no machine")
+        def step(context):
+            assert not hasattr(context, "ssh")
+            assert getattr(context, "image", 3) == 3
+            assert context.config.base_dir == os.path.dirname(os.path.dirname(__file__))
+        @given("a machine")
+        def step(context): context.guest
+        """
+    folder(feature("Given no machine", "And a machine"), steps__more=more)
+    result = pytester.runpytest_inprocess()
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(
+        [">   And a machine", "*this test needs a machine, and pytest was not told what to boot*"]
+    )
+
+
 def test_what_a_user_sets_hides_a_fixture(pytester: pytest.Pytester, folder: Callable[..., None], events: Path) -> None:
     more = "@given('mine')\ndef step(context):\n    context.value = 1\n    assert context.value == 1\n"
     folder(feature("Given mine"), steps__more=more)
@@ -379,11 +400,11 @@ def test_a_debugger_stands_in_the_step(pytester: pytest.Pytester, folder: Callab
 
 
 def test_durations_of_steps(pytester: pytest.Pytester, folder: Callable[..., None]) -> None:
-    folder(feature("When 60 ms pass", "When 30 ms pass", "Given nothing"))
+    folder(feature("When 200 ms pass", "When 20 ms pass", "Given nothing"))
     for workers in ([], ["-n1"]):
-        result = pytester.runpytest_inprocess("--durations=5", *workers)
+        result = pytester.runpytest_inprocess("--durations=2", "--durations-min=0.02", *workers)
         result.stdout.fnmatch_lines(
-            ["=* slowest 5 steps =*", "0.0[6-9]s When 60 ms pass  (*f.feature::One)", "0.0[3-9]s When 30 ms pass  *"]
+            ["=* slowest 2 steps =*", "?.??s When 200 ms pass  (*f.feature::One)", "?.??s When 20 ms pass  *"]
         )
         assert "Given nothing" not in result.stdout.str()
     assert "slowest" not in pytester.runpytest_inprocess().stdout.str()
