@@ -150,6 +150,7 @@ def judge(layout: Path, breaks: Mapping[str, Break], folder: Path) -> Outcomes:
     breaker = Breaker(breaks)
     arguments = [f"--rootdir={folder}", f"--config-file={folder}/pytest.ini", "--suite=boot,system"]
     arguments += [f"--image=oci:{layout}:latest", "--vm-network=restricted", "--vm-memory=1536", "--evidence=off"]
+    arguments += ["--cold"]  # the guest that was broken is to stay, also after a check that failed
     arguments += ["--capture=no", "-pno:randomly", "-pno:cacheprovider", "-pno:faulthandler"]
     with pytest.MonkeyPatch.context() as patch:
         for name in [name for name in os.environ if name.startswith(("BOOTC_", "PYTEST_"))]:

@@ -259,7 +259,7 @@ class Bed:
         found = [f"process {pid}: {line.decode(errors='replace')}" for pid, line in self.processes().items()]
         machines = [*self.runtime.iterdir(), *self.home.glob("vms/vm-*")]
         others = [*self.temporary.iterdir(), *self.home.glob("locks/*")]
-        for kind in ("layers", "disks"):
+        for kind in ("layers", "disks", "warm", "downloads"):
             others += [*self.home.glob(f"{kind}/*/.*"), *self.home.glob(f"{kind}/*/*/.*")]
         return found + [str(path) for path in (machines if of_machines_only else machines + others)]
 

@@ -30,7 +30,7 @@ def test_boots_that_are_clean_alarm_never(shape: tuple[str, ...], bed: Bed, book
     boots = BOOTS // len(SHAPES)
     each = -(-boots // len(IMAGES))
     images = [f"--image={book.image(name)}" for name in IMAGES[1:]]
-    with bed.run(book.image(IMAGES[0]), TESTS.format(boots=each), *images, *shape) as running:
+    with bed.run(book.image(IMAGES[0]), TESTS.format(boots=each), "--cold", *images, *shape) as running:
         ended = running.end()
     assert (ended.status, list(ended.states.values())) == (0, ["pass"] * each * len(IMAGES)), ended.text[-6000:]
     assert "run once more" not in ended.text
