@@ -248,3 +248,23 @@ def test_a_boot_that_is_not_good_is_not_saved(disk: LiveDisk) -> None:
         assert not machine.is_saved
         assert "the boot was not saved: something is wrong" in machine.facts.notes
         assert ask(machine, "systemctl is-system-running") == "running"
+
+
+@pytest.mark.slow
+def test_two_hundred_clones_in_a_row(disk: LiveDisk) -> None:
+    """None is stale (the clock), none is another's twin (the random numbers), and none has to be booted."""
+    script = (
+        "cat /proc/sys/kernel/random/uuid; date +%s; systemctl is-system-running; cat /proc/sys/kernel/random/boot_id"
+    )
+    with provisioned(disk) as machine:
+        known = json.loads((folder_of(machine) / "boot.json").read_text())["boot"]["boot_id"]
+    seen = set()
+    for number in range(200):
+        with provisioned(disk) as machine:
+            assert machine.resume(), f"restore {number}: {machine.facts.notes}"
+            unique, clock, state, boot = ask(machine, script).split()
+            assert abs(float(clock) - time.time()) < 10
+            assert (state, boot) == ("running", known)
+            assert machine.facts.notes == ("selinux: off (layers carry no labels)",)
+            seen.add(unique)
+    assert len(seen) == 200
