@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -19,8 +20,9 @@ from pytest_bootc.model import Layer, ResolvedImage
 from pytest_bootc.progress import Progress, Stage
 from pytest_bootc.source import ImageSource
 
-# What a registry sends side by side; one waits for bytes while another unpacks.
-_THREADS = 3
+# What a registry sends side by side; one waits for bytes while another unpacks. Unpacking takes a core each, and more
+# connections than podman opens may annoy a registry.
+_THREADS = max(3, min(6, len(os.sched_getaffinity(0))))
 _NAME_DIGITS = 32
 _SIDECAR = "layer.json"
 

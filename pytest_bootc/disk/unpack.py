@@ -178,6 +178,9 @@ def _plain(start: bytes, blob: Blob) -> Iterator[bytes]:
 
 def _gunzip(start: bytes, blob: Blob) -> Iterator[bytes]:
     """All members of a gzip file, one after the other (RFC 1952)."""
+    # The whole way of a layer is 1.4 to 1.6 times faster with zlib-ng or isal, which is less than a gigabit network
+    # leaves to gain; where the distribution's zlib is zlib-ng (Fedora), it is this one. Programs are no faster:
+    # gzip takes twice as long, pigz packs in parallel but does not unpack so, and what they write is hashed here.
     inflate, fed = zlib.decompressobj(wbits=31), start
     while True:
         piece = inflate.decompress(fed, _PIECE)
