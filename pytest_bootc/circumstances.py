@@ -29,6 +29,7 @@ def _versions(subject: Subject, run: Run) -> dict[str, str]:
             "backend": facts.backend,
             "accelerator": facts.accelerator,
             "emulator": facts.emulator,
+            "start": facts.origin,
             "slower than with KVM": f"{facts.time_factor:.1f} times",
             "notes": "; ".join(facts.notes),
         }

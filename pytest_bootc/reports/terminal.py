@@ -29,7 +29,7 @@ def summary(verdict: SubjectVerdict) -> Iterator[str]:
         yield "  machine: none has booted"
     else:
         yield f"  scope: {facts.scope.value}"
-        yield f"  machine: {', '.join(filter(None, (facts.backend, facts.accelerator, facts.emulator)))}"
+        yield f"  machine: {', '.join(filter(None, (facts.backend, facts.accelerator, facts.emulator, facts.origin)))}"
         if facts.kernel_arguments:
             yield f"  kernel arguments: {facts.kernel_arguments}"
         for note in facts.notes:
@@ -73,6 +73,7 @@ def environment(verdicts: Sequence[SubjectVerdict]) -> dict[str, str]:
                 "backend": verdict.facts.backend,
                 "accelerator": verdict.facts.accelerator,
                 "emulator": verdict.facts.emulator,
+                "start": verdict.facts.origin,
                 "kernel arguments": verdict.facts.kernel_arguments,
                 "notes": "; ".join(verdict.facts.notes),
             }
