@@ -21,19 +21,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Read the command line and do what it says; the exit status."""
     command_line = parser()
     options = command_line.parse_args(arguments)
-    command: Callable[[argparse.Namespace], None] | None = options.command
+    command: Callable[[argparse.Namespace], int | None] | None = options.command
     if command is None:
         command_line.print_help()
         return _GOOD
     try:
-        command(options)
+        return command(options) or _GOOD
     except BootcTestError as error:
         sys.stderr.write(f"pytest-bootc: error: {error}\n")
         return _STATUSES[error.blame]
     except KeyboardInterrupt:
         sys.stderr.write("pytest-bootc: interrupted\n")
         return _INTERRUPTED
-    return _GOOD
 
 
 def parser() -> argparse.ArgumentParser:
@@ -47,6 +46,8 @@ def parser() -> argparse.ArgumentParser:
     commands = whole.add_subparsers(title="commands", metavar="COMMAND")
     text = "look at the cache of disks, or empty it"
     describe_disk(commands.add_parser("disk", help=text, description=f"{text[0].upper()}{text[1:]}."), _say)
+    text = "look at the machines that are kept, enter them, or end them"
+    _describe_vm(commands.add_parser("vm", help=text, description=f"{text[0].upper()}{text[1:]}."))
     text = "make an HTML report of what runs with --alluredir left"
     _describe_report(commands.add_parser("report", help=text, description=f"{text[0].upper()}{text[1:]}."))
     return whole
@@ -91,6 +92,48 @@ def _report(options: argparse.Namespace) -> None:
     _say(f"report: {page}")
     if not request.single_file:
         _say(f"to see it: python3 -m http.server --bind 127.0.0.1 --directory {page.parent}")
+
+
+_WHICH = "the machine, as `vm list` shows it; may be left out where there is only one"
+
+
+def _describe_vm(vm: argparse.ArgumentParser) -> None:
+    commands = vm.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    text = "show the machines that are kept, and who uses them"
+    command = commands.add_parser("list", help=text, description=f"{text[0].upper()}{text[1:]}.")
+    command.add_argument(
+        "--format",
+        choices=("table", "json"),
+        default="table",
+        metavar="FORMAT",
+        help="`table`, or `json` for programs (default: table)",
+    )
+    text = "log in to a machine as root, or run a command in it; the exit status is the command's"
+    ssh = commands.add_parser("ssh", help=text, description=f"{text[0].upper()}{text[1:]}.")
+    ssh.add_argument("name", metavar="NAME", nargs="?", help=_WHICH)
+    ssh.add_argument("words", metavar="COMMAND", nargs=argparse.REMAINDER, help="what to run (default: a shell)")
+    text = "show what a machine's serial console has printed"
+    console = commands.add_parser("console", help=text, description=f"{text[0].upper()}{text[1:]}.")
+    console.add_argument("name", metavar="NAME", nargs="?", help=_WHICH)
+    console.add_argument("-f", "--follow", action="store_true", help="go on until the machine ends, or Ctrl-C")
+    text = "end a machine; nothing of it is left"
+    stop = commands.add_parser("stop", help=text, description=f"{text[0].upper()}{text[1:]}.")
+    stop.add_argument("name", metavar="NAME", nargs="?", help=_WHICH)
+    stop.add_argument("-a", "--all", action="store_true", help="all that nobody uses")
+    for name, parser in commands.choices.items():
+        parser.set_defaults(command=_vm, action=name)
+
+
+def _vm(options: argparse.Namespace) -> int | None:
+    from pytest_bootc import vm_commands
+
+    actions: dict[str, Callable[[], int | None]] = {
+        "list": lambda: vm_commands.show(options, _say),
+        "ssh": lambda: vm_commands.ssh(options),
+        "console": lambda: vm_commands.console(options),
+        "stop": lambda: vm_commands.stop(options, _say),
+    }
+    return actions[options.action]()
 
 
 class _Lines:

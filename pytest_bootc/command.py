@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -116,6 +117,29 @@ def spawn(
         )
     except OSError as error:
         raise CommandError(f"{arguments[0]} cannot be started: {error.strerror}") from error
+
+
+def attend(argv: Sequence[Argument]) -> int:
+    """Run a program in the foreground, with our own terminal, to its end; the exit status, as a shell tells it.
+
+    Ctrl-C is for the program, and not for us.
+
+    :raises CommandError: it cannot be started.
+    """
+    arguments = [os.fspath(a) for a in argv]
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with subprocess.Popen(arguments, preexec_fn=_heed_interrupts) as process:  # one thread only
+            status = process.wait()
+    except OSError as error:
+        raise CommandError(f"{arguments[0]} cannot be started: {error.strerror}") from error
+    finally:
+        signal.signal(signal.SIGINT, before)
+    return status if status >= 0 else 128 - status
+
+
+def _heed_interrupts() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 PIPE = subprocess.PIPE

@@ -28,6 +28,8 @@ from pytest_bootc.options import (
     EXEMPTIONS,
     HOST,
     IMAGE,
+    KEEP_VM,
+    KEEP_VM_IDLE,
     MEMORY,
     NETWORK,
     OPTIONS,
@@ -45,6 +47,9 @@ E = TypeVar("E", bound=Enum)
 _DEFAULT = RunConfig()
 _SIZE = re.compile(r"([0-9]+)([MG]?)i?B?", re.IGNORECASE)
 
+_SPAN = re.compile(r"([0-9]+(?:\.[0-9]+)?)([smh]?)")
+_UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
+
 _SWITCHES = {"yes": True, "true": True, "on": True, "1": True, "no": False, "false": False, "off": False, "0": False}
 
 
@@ -56,6 +61,7 @@ def parse(config: pytest.Config, suites: Sequence[str]) -> RunConfig:
     """
     said = {option: lookup(config, option) for option in OPTIONS}
     _check_subject(said)
+    _check_keeping(said)
     return RunConfig(
         images=tuple(dict.fromkeys(_each(said[IMAGE], _reference))),
         suites=_suites(said[SUITE], suites),
@@ -69,6 +75,8 @@ def parse(config: pytest.Config, suites: Sequence[str]) -> RunConfig:
         rerun_failed=_one(said[RERUN_FAILED], _switch, _DEFAULT.rerun_failed),
         exemptions=tuple(config.invocation_params.dir / path for path in _each(said[EXEMPTIONS], Path)),
         cold=_one(said[COLD], _switch, _DEFAULT.cold),
+        keep_vm=_one(said[KEEP_VM], _switch, _DEFAULT.keep_vm),
+        keep_vm_idle=_one(said[KEEP_VM_IDLE], _span, _DEFAULT.keep_vm_idle),
     )
 
 
@@ -90,6 +98,12 @@ def _check_subject(said: dict[Option, Setting | None]) -> None:
             details="\n".join(f"{subject.origin} {' '.join(subject.values)}" for subject in subjects),
             resolution="say one of them",
         )
+
+
+def _check_keeping(said: dict[Option, Setting | None]) -> None:
+    host, keep = said[HOST], said[KEEP_VM]
+    if host is not None and keep is not None and keep.on_command_line and _switch(keep):
+        raise _refusal(keep, f"{host.origin} {host.value} is no machine of this run", f"leave {keep.origin} out")
 
 
 def _backend(said: dict[Option, Setting | None]) -> str:
@@ -193,6 +207,13 @@ def _count(setting: Setting) -> int:
     if not setting.value.isdecimal() or not 1 <= int(setting.value) <= 255:
         raise _refusal(setting, "this is not a number of processors", "write a whole number from 1 to 255")
     return int(setting.value)
+
+
+def _span(setting: Setting) -> float:
+    match = _SPAN.fullmatch(setting.value)
+    if match is None or float(match[1]) <= 0:
+        raise _refusal(setting, "this is not a time", "write seconds, or 30m, or 2h; more than 0")
+    return float(match[1]) * _UNITS[match[2]]
 
 
 def _seconds(setting: Setting) -> float:

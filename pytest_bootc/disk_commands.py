@@ -79,7 +79,7 @@ def _list(options: argparse.Namespace, say: Say) -> None:
         say(json.dumps(whole, indent=2))
         return
     shown = [entry for entry in stock if options.all or entry.store != "layers"]
-    for line in _table([_HEAD, *(_row(entry, time.time()) for entry in shown)]):
+    for line in table([_HEAD, *(_row(entry, time.time()) for entry in shown)]):
         say(line)
     say(f"{_sums(stock)} in {cache.home}")
     now = time.time()
@@ -165,7 +165,8 @@ def _row(entry: Entry, now: float) -> tuple[str, ...]:
     return _KINDS[entry.store], entry.key[:_KEY_DIGITS], image, human(entry.size), used, users
 
 
-def _table(rows: Sequence[tuple[str, ...]]) -> list[str]:
+def table(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    """Lines with the cells of each column below one another."""
     widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
     lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
     return [line.rstrip() for line in lines]

@@ -175,7 +175,8 @@ class Evidence(Enum):
 class RunConfig:
     """Everything that the options said, parsed. One is made per run and never changes.
 
-    ``boot_timeout`` is in seconds of a host with KVM; where guests are emulated it is multiplied.
+    ``boot_timeout`` is in seconds of a host with KVM; where guests are emulated it is multiplied. ``keep_vm_idle`` is
+    for how many seconds nobody may have used a machine that is kept.
     """
 
     images: tuple[ImageReference, ...] = ()
@@ -190,6 +191,8 @@ class RunConfig:
     rerun_failed: bool = False
     exemptions: tuple[Path, ...] = ()
     cold: bool = False
+    keep_vm: bool = False
+    keep_vm_idle: float = 1800.0
 
 
 class Trouble(Enum):

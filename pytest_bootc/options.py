@@ -111,6 +111,19 @@ COLD = Option(
     "saved when it was good, and other machines are started from that in a second)",
     switch=True,
 )
+KEEP_VM = Option(
+    "--keep-vm",
+    "",
+    "keep the machine after the run, and use the one that an earlier run has kept, if it is of the same image (by its "
+    "digest) and shape. It stays as the tests leave it: no clean one after failures or where a suite begins. "
+    "`pytest-bootc vm` shows, enters and ends it",
+    switch=True,
+)
+KEEP_VM_IDLE = Option(
+    "--keep-vm-idle",
+    "TIME",
+    "how long a machine is kept that nobody uses: seconds, or 30m or 2h (default 30m)",
+)
 EXEMPTIONS = Option(
     "--exemptions",
     "FILE",
@@ -136,7 +149,7 @@ CHECK_STEPS = Option(
 
 OPTIONS = (
     IMAGE, SUITE, HOST, DISK, BACKEND, NETWORK, MEMORY, CPUS, BOOT_TIMEOUT, QEMU, EVIDENCE, EVIDENCE_DIR,
-    RERUN_FAILED, EXEMPTIONS, COLD, FEATURES, USERDATA, CHECK_STEPS,
+    RERUN_FAILED, EXEMPTIONS, COLD, KEEP_VM, KEEP_VM_IDLE, FEATURES, USERDATA, CHECK_STEPS,
 )  # fmt: skip
 
 

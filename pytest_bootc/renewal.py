@@ -39,8 +39,12 @@ def renew(item: pytest.Item, vm: VM) -> None:
     last = item.config.stash.setdefault(_LAST, {})
     if vm.subject in last:
         before, failed = last[vm.subject]
-        if _must(before, item) or (vm.can_be_cloned and (failed or _begins_a_suite(before, item))):
+        # Who keeps the machine wants to look at what has failed.
+        may = vm.can_be_cloned and not vm.stays
+        if _must(before, item) or (may and (failed or _begins_a_suite(before, item))):
             vm.condemn()
+    elif vm.was_kept and _must(item, item):
+        vm.condemn()
     last[vm.subject] = item, False
 
 
@@ -53,8 +57,10 @@ def remember_failure(item: pytest.Item, subject: str) -> None:
 
 def look_ahead(item: pytest.Item, following: Sequence[pytest.Item], vm: VM) -> None:
     """Begin to make the machine that one of the tests to come will need; only those that use a machine count."""
+    if _must(item, item):
+        vm.spoil()
     users = [test for test in (item, *following) if _MACHINE in getattr(test, "fixturenames", ())]
-    if any(_must(one, other) or _begins_a_suite(one, other) for one, other in pairwise(users)):
+    if any(_must(one, other) or (_begins_a_suite(one, other) and not vm.stays) for one, other in pairwise(users)):
         vm.prepare_spare()
 
 

@@ -76,6 +76,7 @@ class Run:
             listener=self.guard.hear,
             judge=self._judge_boot,
             progress=lambda: self.progress,
+            keep=config.keep_vm,
         )
         self.pool = Pool(lambda: load_backend(config, default_home()), terms)
         self.disk_failures: dict[str, BootcTestError] = {}
@@ -238,7 +239,18 @@ def machine(run: Run, image: ResolvedImage | None, spec: MachineSpec, disk: Gold
         run.facts[subject.name] = vm.facts
         yield vm
     finally:
-        vm.close()
+        name = "" if vm.running is None else vm.name
+        if vm.close() and subject.name in run.facts:
+            facts = run.facts[subject.name]
+            run.facts[subject.name] = replace(facts, notes=(*facts.notes, *_kept_notes(run.config, name)))
+
+
+def _kept_notes(config: RunConfig, name: str) -> tuple[str, ...]:
+    minutes = config.keep_vm_idle / 60
+    return (
+        f"{name} is kept until nobody has used it for {minutes:g} min: `pytest-bootc vm ssh {name}`",
+        "a machine that is kept tells what a test does; whether the image is good, tells a run without --keep-vm",
+    )
 
 
 def current(config: pytest.Config) -> Run:

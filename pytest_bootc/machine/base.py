@@ -133,6 +133,35 @@ class HasSavedBoots(Protocol):
         """Have it go on, at the time that it is now."""
 
 
+@runtime_checkable
+class CanBeKept(Protocol):
+    """A machine that can outlive this process, and be used by a later one."""
+
+    @property
+    def was_kept(self) -> bool:
+        """Whether an earlier run has used it."""
+
+    def keep(self) -> None:
+        """From now on the end of this process, however it ends, leaves it running."""
+
+    def leave(self) -> None:
+        """Let it go on without us."""
+
+    def spoil(self) -> None:
+        """Say that no later run is to use it."""
+
+
+@runtime_checkable
+class KeepsMachines(Protocol):
+    """A backend with machines that can be kept."""
+
+    def kept(self, spec: MachineSpec, disk: GoldenDisk | None) -> AbstractContextManager[Machine | None]:
+        """A machine that an earlier run has kept, and which runs; ``None`` where there is none of this kind.
+
+        Leaving the context ends it as with :meth:`Backend.provision`.
+        """
+
+
 class Backend(Protocol):
     """A way to run machines."""
 

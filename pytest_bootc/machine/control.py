@@ -8,6 +8,7 @@ no terminals, so bytes pass unchanged and no getty takes them.
 from __future__ import annotations
 
 import math
+import secrets
 import socket
 import threading
 from dataclasses import dataclass
@@ -90,11 +91,26 @@ class ControlChannel:
         except BackendError:
             self._control.close()
             raise
+        self._begin(0)
+
+    def _begin(self, number: int) -> None:
         self._lock = threading.Lock()
-        self._number = 0
+        self._number = number
         self._buffer = bytearray()
         self._head: _Head | None = None
         self._event_buffer = b""
+
+    @classmethod
+    def over(cls, control: socket.socket, events: socket.socket, deadline: Deadline) -> ControlChannel:
+        """Go on over connections that somebody has held: what he was still to be answered is passed over.
+
+        Raises as :meth:`execute` does.
+        """
+        channel = cls.__new__(cls)
+        channel._control, channel._events = control, events
+        channel._begin(secrets.randbelow(1 << 30))
+        channel._pass_over(deadline)
+        return channel
 
     def execute(self, command: str, deadline: Deadline) -> tuple[int, str]:
         """Run a line of POSIX sh as root; its exit status and its output, both streams mixed.
@@ -132,6 +148,14 @@ class ControlChannel:
         """Let go of both ports."""
         self._control.close()
         self._events.close()
+
+    def _pass_over(self, deadline: Deadline) -> None:
+        self._number += 1
+        self._send(f"{self._number} {math.ceil(deadline.remaining()) + 1} :\n".encode(), deadline)
+        answer = f"{self._number} 0 0\n".encode()
+        while (end := self._buffer.find(answer)) < 0:
+            self._more(deadline)
+        del self._buffer[: end + len(answer)]
 
     def _send(self, request: bytes, deadline: Deadline) -> None:
         try:

@@ -11,11 +11,13 @@ from pytest_bootc.deadline import Deadline
 from pytest_bootc.errors import BackendError, Blame, BootcTestError, CrashError, GuestError
 from pytest_bootc.machine.base import (
     Backend,
+    CanBeKept,
     HasConsole,
     HasControl,
     HasCrash,
     HasSavedBoots,
     HasVitalSigns,
+    KeepsMachines,
     Machine,
     PowerState,
 )
@@ -61,7 +63,8 @@ class Terms:
     """How the machines of a run are had: how long a boot may take on KVM, and who has a say in it.
 
     ``missing`` makes the exception for what a backend cannot do, ``listener`` is told of trouble, and ``judge`` says
-    what is wrong with a boot that could be saved (nothing: it is saved). ``progress`` gives who is told of long work.
+    what is wrong with a boot that could be saved (nothing: it is saved). ``progress`` gives who is told of long
+    work. With ``keep`` the machine outlives the run, and one that an earlier run has kept is used.
     """
 
     boot_seconds: float
@@ -69,6 +72,7 @@ class Terms:
     listener: Listener
     judge: Callable[[str, Machine], str] = lambda subject, machine: ""
     progress: Callable[[], Progress] = Silent
+    keep: bool = False
 
 
 class VM(MachineVerbs):
@@ -111,9 +115,11 @@ class VM(MachineVerbs):
             self._bury()
         else:
             self._deaths.clear()
+        first = self._shape is None
         self.release()
         self._shape, self.failure, self.trouble, self._stale = (spec, disk), None, None, False
-        self._boot(spec, disk)
+        if not (first and self._join(spec, disk)):
+            self._boot(spec, disk)
 
     def has(self, spec: MachineSpec, disk: GoldenDisk | None) -> bool:
         """Whether a machine of this shape is behind the handle, and may go on being used."""
@@ -129,10 +135,17 @@ class VM(MachineVerbs):
         self._machine = self._watch = self._login = None
         self._stack.close()
 
-    def close(self) -> None:
-        """End the machine, and the spare one."""
+    def close(self) -> bool:
+        """End the machine, and the spare one; whether the machine is kept instead."""
         self._spares.close()
+        machine = self._machine
+        kept = self.stays and isinstance(machine, CanBeKept) and self.look() is None and self._is_on(machine)
+        if self._watch is not None:
+            self._watch.end()
+        if kept and isinstance(machine, CanBeKept):
+            machine.leave()
         self.release()
+        return kept
 
     def prepare_spare(self) -> None:
         """Begin to make a machine like the one behind the handle, for when a fresh one is wanted."""
@@ -143,6 +156,11 @@ class VM(MachineVerbs):
     def can_be_cloned(self) -> bool:
         """Whether a fresh machine like this one is to be had within seconds, for its boot has been saved."""
         return isinstance(self._machine, HasSavedBoots) and self._machine.is_saved
+
+    @property
+    def stays(self) -> bool:
+        """Whether the machine is to be kept after the run."""
+        return self._terms.keep
 
     def take_login(self) -> SSHSession | None:
         """The login that came with the machine, if there is one and nobody has taken it."""
@@ -258,6 +276,15 @@ class VM(MachineVerbs):
         self.timeline.note(f"the power of {machine.name} is cut")
         machine.crash()
 
+    def _join(self, spec: MachineSpec, disk: GoldenDisk | None) -> bool:
+        """Take over a machine that an earlier run has kept, if there is one."""
+        if not self.stays or not isinstance(self._backend, KeepsMachines):
+            return False
+        machine = self._stack.enter_context(self._backend.kept(spec, disk))
+        if machine is not None:
+            self._take_over(machine)
+        return machine is not None
+
     def _boot(self, spec: MachineSpec, disk: GoldenDisk | None) -> None:
         spare = self._spares.take((spec, disk))
         if spare is not None:
@@ -323,6 +350,8 @@ class VM(MachineVerbs):
         self.timeline.note(f"{machine.name} is ready")
 
     def _booted(self) -> None:
+        if self.stays and isinstance(self._machine, CanBeKept):
+            self._machine.keep()
         if self._watch is not None:
             self._watch.begin()
         for act in self._when_booted:

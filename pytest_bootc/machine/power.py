@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
@@ -9,7 +10,8 @@ from pytest_bootc.deadline import Deadline, wait_until
 from pytest_bootc.errors import BackendError, MachineLostError, ProvisionError, WaitTimeoutError
 from pytest_bootc.machine.base import PowerState
 from pytest_bootc.machine.control import ControlChannel
-from pytest_bootc.machine.process import Processes
+from pytest_bootc.machine.keeper import Keeper
+from pytest_bootc.machine.process import Keeping, Processes
 from pytest_bootc.machine.qemu_command import Wiring
 from pytest_bootc.machine.qmp import QMPClient
 from pytest_bootc.machine.reservation import note_process
@@ -18,6 +20,7 @@ from pytest_bootc.machine.vitals import Vitals
 
 _SHORT = 10.0
 _SHOWN_LOG = 2000
+_HELD = 2  # connections: of the control port and of the one for events
 
 
 class Power:
@@ -31,6 +34,8 @@ class Power:
         self._vitals = Vitals(self._log)
         self._qmp: QMPClient | None = None
         self._channel: ControlChannel | None = None
+        #: How the processes may be kept; where they may.
+        self.keeping: Keeping | None = None
 
     def switch_on(self, plan: Sequence[Mapping[str, object]], wiring: Wiring, deadline: Deadline) -> None:
         """Start the processes of a plan (:func:`qemu_command.plan`) and connect to them.
@@ -40,9 +45,10 @@ class Power:
         """
         self._processes = Processes()
         self._vitals = Vitals(self._log)
-        for path in (wiring.qmp, wiring.control, wiring.events, wiring.nbd):
+        keeper = () if self.keeping is None else (self.keeping.socket,)
+        for path in (wiring.qmp, wiring.control, wiring.events, wiring.nbd, *keeper):
             path.unlink(missing_ok=True)
-        self._processes.start(plan, [self._folder.sockets, self._folder.path], self._log, deadline)
+        self._processes.start(plan, [self._folder.sockets, self._folder.path], self._log, deadline, self.keeping)
         note_process(self._folder, self.pid("qemu"))
         self._await_sockets(wiring, deadline)
         try:
@@ -54,16 +60,44 @@ class Power:
                 wait_until(self._refuse_the_ended, deadline.sooner(_SHORT), what="QEMU to end")
             raise
 
+    def join(self, keeper: Keeper, wiring: Wiring, deadline: Deadline) -> None:
+        """Own a machine that was kept.
+
+        :raises BackendError: QEMU or the guest does not answer, or the guest stands still.
+        """
+        self._processes.join(keeper)
+        self._qmp = QMPClient.connect(wiring.qmp, deadline)
+        if self.state is not PowerState.RUNNING:
+            raise BackendError(f"{self._name} stands still")
+        if len(keeper.descriptors) > _HELD:
+            control, events = (socket.socket(fileno=descriptor) for descriptor in keeper.descriptors[-_HELD:])
+            self._channel = ControlChannel.over(control, events, deadline)
+        else:
+            self._channel = ControlChannel(wiring.control, wiring.events, deadline)
+
+    def keep(self) -> None:
+        """From now on the machine outlives this process."""
+        self._processes.keep()
+
+    def leave(self) -> None:
+        """Let the machine go on without us."""
+        self._vitals.expect_the_end()
+        self._disconnect()
+        self._processes.leave()
+
     def cut(self) -> None:
         """End everything; cutting what is off does nothing."""
         self._vitals.expect_the_end()
+        self._disconnect()
+        self._processes.stop(Deadline.after(_SHORT))
+
+    def _disconnect(self) -> None:
         if self._channel is not None:
             self._channel.close()
             self._channel = None
         if self._qmp is not None:
             self._qmp.close()
             self._qmp = None
-        self._processes.stop(Deadline.after(_SHORT))
 
     def press_button(self, deadline: Deadline) -> None:
         """Ask the guest to power off, as the button of a real machine does, and wait until it has."""

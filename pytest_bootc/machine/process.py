@@ -7,20 +7,48 @@ import sys
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pytest_bootc import command
 from pytest_bootc.deadline import Deadline, wait_until
 from pytest_bootc.errors import ProvisionError, WaitTimeoutError
+from pytest_bootc.machine.keeper import Keeper
 
 _SUPERVISOR = Path(__file__).with_name("supervisor.py")
+_LISTENER_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class Keeping:
+    """How processes go on without us, once :meth:`Processes.keep` was called.
+
+    Who comes next connects to ``socket``; the end comes when nobody has been there for ``idle`` seconds. Meanwhile
+    connections to the sockets ``hold`` are held. The descriptors are of locks that the processes hold with us:
+    ``lock`` is handed on to whoever comes, ``leases`` are not.
+    """
+
+    socket: Path
+    idle: float
+    hold: tuple[Path, ...]
+    lock: int
+    leases: tuple[int, ...] = ()
+
+    def plan(self) -> dict[str, object]:
+        """As the supervisor reads it."""
+        hold = [str(path) for path in self.hold]
+        return {"socket": str(self.socket), "idle": self.idle, "hold": hold, "lock": self.lock}
 
 
 class Processes:
-    """Started by :meth:`start`; ended by :meth:`stop`, or by the end of this process, however it ends."""
+    """Started by :meth:`start`; ended by :meth:`stop`, or by the end of this process, however it ends.
+
+    After :meth:`keep` the end of this process leaves them running, and :meth:`leave` does.
+    """
 
     def __init__(self) -> None:
-        self._supervisor: command.Process | None = None
+        self._supervisor: command.Process | Keeper | None = None
         self._listener: threading.Thread | None = None
         self._changed = threading.Lock()
         self._pids: dict[str, int] = {}
@@ -28,9 +56,16 @@ class Processes:
         self._failure = ""
 
     def start(
-        self, processes: Sequence[Mapping[str, object]], folders: Sequence[Path], log: Path, deadline: Deadline
+        self,
+        processes: Sequence[Mapping[str, object]],
+        folders: Sequence[Path],
+        log: Path,
+        deadline: Deadline,
+        keeping: Keeping | None = None,
     ) -> None:
         """Start all; ``folders`` are removed if this process dies.
+
+        With ``keeping`` they can be kept.
 
         :raises ProvisionError: one did not start; the details have its log.
         """
@@ -40,15 +75,12 @@ class Processes:
                 stdin=command.PIPE,
                 stdout=command.PIPE,
                 stderr=errors,
+                pass_fds=() if keeping is None else (keeping.lock, *keeping.leases),
             )
-        plan = {"processes": processes, "folders": [str(folder) for folder in folders]}
-        stdin = self._supervisor.stdin
-        if stdin is None:
-            raise ProvisionError("the supervisor has no standard input")
-        # Where it has ended already, its log is told below.
-        with suppress(BrokenPipeError):
-            stdin.write(json.dumps(plan).encode() + b"\n")
-            stdin.flush()
+        plan: dict[str, object] = {"processes": processes, "folders": [str(folder) for folder in folders]}
+        if keeping is not None:
+            plan["kept"] = keeping.plan()
+        self._say(json.dumps(plan))  # where it has ended already, its log is told below
         self._listener = threading.Thread(target=self._listen, name="supervisor", daemon=True)
         self._listener.start()
         names = [str(process["name"]) for process in processes]
@@ -74,41 +106,71 @@ class Processes:
         """Whether the supervisor lives."""
         return self._supervisor is not None and self._supervisor.poll() is None
 
+    def join(self, keeper: Keeper) -> None:
+        """Own processes that were kept."""
+        self._supervisor = keeper
+        for message in keeper.told:
+            self._note(message)
+        self._listener = threading.Thread(target=self._listen, name="supervisor", daemon=True)
+        self._listener.start()
+
+    def keep(self) -> None:
+        """From now on they are not ended by our end."""
+        self._say("keep")
+
+    def leave(self) -> None:
+        """Let them go on without us."""
+        self._let_go()
+
     def stop(self, deadline: Deadline) -> None:
         """End all and wait for it; stopping twice does nothing."""
-        process, self._supervisor = self._supervisor, None
+        process = self._supervisor
         if process is None:
             return
-        # It may have ended by itself.
-        with suppress(OSError):
-            if process.stdin is not None:
-                process.stdin.write(b"stop\n")
-                process.stdin.flush()
+        self._say("stop")
         try:
             process.wait(max(deadline.remaining(), 5.0))
         except command.TimeoutExpired:
             # The kernel ends its children with it.
             process.kill()
             process.wait()
+        self._let_go()
+
+    def _say(self, line: str) -> None:
+        # It may have ended by itself.
+        with suppress(OSError):
+            if self._supervisor is not None and self._supervisor.stdin is not None:
+                self._supervisor.stdin.write(line.encode() + b"\n")
+                self._supervisor.stdin.flush()
+
+    def _let_go(self) -> None:
+        process, self._supervisor = self._supervisor, None
+        if process is None:
+            return
+        if process.stdin is not None:
+            _close(process.stdin)
+        if isinstance(process, Keeper):
+            process.close()
         if self._listener is not None:
-            self._listener.join()
-        for pipe in (process.stdin, process.stdout):
-            if pipe is not None:
-                _close(pipe)
+            self._listener.join(_LISTENER_SECONDS)
+        if process.stdout is not None:
+            _close(process.stdout)
 
     def _listen(self) -> None:
         process = self._supervisor
         if process is None or process.stdout is None:
             return
         for line in process.stdout:
-            message = json.loads(line)
-            with self._changed:
-                if message["event"] == "started":
-                    self._pids[message["name"]] = message["pid"]
-                elif message["event"] == "ended":
-                    self._ends[message["name"]] = message["status"]
-                else:
-                    self._failure = f"{message['name']}: {message['reason']}"
+            self._note(json.loads(line))
+
+    def _note(self, message: Mapping[str, Any]) -> None:
+        with self._changed:
+            if message["event"] == "started":
+                self._pids[message["name"]] = message["pid"]
+            elif message["event"] == "ended":
+                self._ends[message["name"]] = message["status"]
+            else:
+                self._failure = f"{message['name']}: {message['reason']}"
 
     def _all_started(self, names: Sequence[str], log: Path) -> bool:
         with self._changed:

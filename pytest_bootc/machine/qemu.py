@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import time
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -24,10 +26,14 @@ from pytest_bootc.machine.base import PowerState
 from pytest_bootc.machine.console import ConsoleLog
 from pytest_bootc.machine.credentials import PROGRAMS, credentials, write_smbios_strings
 from pytest_bootc.machine.inject import Identity, guest_files, inject_archive
+from pytest_bootc.machine.keeper import Keeper
+from pytest_bootc.machine.kept import KEEPER, Kept, Record, image_of, kept_key, spoil, write_record
 from pytest_bootc.machine.power import Power
+from pytest_bootc.machine.process import Keeping
 from pytest_bootc.machine.qemu_command import Engine, Wiring
 from pytest_bootc.machine.rundir import RunFolder
 from pytest_bootc.machine.storage import copy_variables, make_overlay
+from pytest_bootc.machine.warm import Boot
 from pytest_bootc.model import (
     Accelerator,
     GoldenDisk,
@@ -83,6 +89,7 @@ class QemuMachine:
         self._boot_id = ""
         self._origin = ""
         self._mishaps: list[str] = []
+        self._runs, self._up_since = 1, time.time()
         self._wiring = Wiring(
             qmp=folder.socket("qmp"),
             control=folder.socket("control"),
@@ -211,6 +218,86 @@ class QemuMachine:
     def control(self, command: str, deadline: Deadline) -> tuple[int, str]:
         """Run a line of POSIX sh as root, without network and sshd."""
         return self._power.channel.execute(command, deadline)
+
+    @property
+    def was_kept(self) -> bool:
+        """Whether an earlier run has used it."""
+        return self._runs > 1
+
+    def may_be_kept(self, idle: float, leases: tuple[int, ...]) -> None:
+        """Prepare, before it is started, for its being kept until nobody has used it for ``idle`` seconds.
+
+        ``leases`` are descriptors of locks that it holds for as long as it runs.
+        """
+        hold = self._wiring.control, self._wiring.events
+        self._power.keeping = Keeping(self._folder.socket(KEEPER), idle, hold, self._folder.lock, leases)
+
+    def keep(self) -> None:
+        """From now on the end of this process, however it ends, leaves it running."""
+        self._write_record()
+        self._power.keep()
+
+    def leave(self) -> None:
+        """Let it go on without us."""
+        self._write_record()
+        self._power.leave()
+        self._folder.leave()
+
+    def spoil(self) -> None:
+        """Say that no later run is to use it."""
+        spoil(self._folder.path)
+
+    def join(self, kept: Kept, keeper: Keeper, deadline: Deadline) -> None:
+        """Go on with a machine that an earlier run has kept, and whose keeper lets us use it.
+
+        :raises BackendError: it does not answer.
+        :raises GuestError: nor does its guest.
+        """
+        record = kept.record
+        self._identity, self._boot_id, self._time_factor = (
+            record.boot.identity,
+            record.boot.boot_id,
+            record.boot.time_factor,
+        )
+        self._runs, self._up_since = record.runs + 1, record.up_since
+        self._power.join(keeper, self._wiring, deadline)
+        while (event := self._power.channel.next_event(Deadline.after(0))) is not None:
+            # Somebody has rebooted it meanwhile.
+            self._boot_id = event.boot_id or self._boot_id
+        since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(self._up_since))
+        self._origin = f"kept, and up since {since}"
+        self._mishaps.append(
+            f"{self.name} was kept, is up since {since}, and has been used before (run {self._runs} on it)"
+        )
+
+    def remark(self, notes: Sequence[str]) -> None:
+        """Have the report say something of how it came to be this machine."""
+        self._mishaps += notes
+
+    def _write_record(self) -> None:
+        image, digest = image_of(self._disk)
+        networked = self._spec.network is not Network.NONE and not (
+            isinstance(self._disk, LiveDisk) and not self._disk.ssh_units
+        )
+        record = Record(
+            image=image,
+            digest=digest,
+            key=kept_key(self._engine, self._version, self._spec, self._disk),
+            memory_mib=self._spec.memory_mib,
+            cpus=self._spec.cpus,
+            emulator=f"QEMU {self._version}",
+            accelerator=self._engine.accelerator.value,
+            sockets=str(self._folder.sockets),
+            console=str(self._console.path),
+            up_since=self._up_since,
+            runs=self._runs,
+            boot=Boot(self._boot_id, self._time_factor, self._up_since, None, self._identity),
+            endpoint=self.ssh_endpoint(Deadline.after(_SHORT)) if networked else None,
+        )
+        try:
+            write_record(self._folder.path, record)
+        except OSError as error:
+            raise ProvisionError(f"what a kept machine needs cannot be written down: {error}") from error
 
     def _prepare(self) -> None:
         """Make the files of a machine that boots."""

@@ -25,6 +25,9 @@ _LONGEST = 70  # bytes of the folder in which those of sockets are made
 class RunFolder:
     """Folders for one machine."""
 
+    _owner: int | None = None
+    _left = False
+
     def __init__(self, home: Path) -> None:
         """Make them below ``home``, and remove those of machines whose owner is gone.
 
@@ -35,7 +38,6 @@ class RunFolder:
                 place = _short_folder()
                 self.path = Path(tempfile.mkdtemp(prefix="vm-", dir=home))
                 self.sockets = place / f"{_SOCKETS}{self.path.name.removeprefix('vm-')}"
-                self._owner: int | None = None
                 try:
                     self._owner = os.open(self.path / _OWNER, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
                     fcntl.flock(self._owner, fcntl.LOCK_EX)
@@ -49,6 +51,23 @@ class RunFolder:
             raise ProvisionError(
                 f"no folder for a machine can be made: {error}", resolution=f"make room below {home}"
             ) from error
+
+    @classmethod
+    def joined(cls, path: Path, sockets: Path, owner: int) -> RunFolder:
+        """Those of a machine that others have made; ``owner`` is the descriptor of the file that they have locked."""
+        folder = cls.__new__(cls)
+        folder.path, folder.sockets, folder._owner = path, sockets, owner
+        return folder
+
+    @property
+    def lock(self) -> int:
+        """The descriptor of the file that is locked: a process that is given it is an owner, too.
+
+        :raises ProvisionError: the folders were removed, or left to another owner.
+        """
+        if self._owner is None:
+            raise ProvisionError(f"{self.name} has another owner")
+        return self._owner
 
     @property
     def name(self) -> str:
@@ -64,9 +83,16 @@ class RunFolder:
         return self.path / name
 
     def remove(self) -> None:
-        """Remove both folders; removing what is gone does nothing."""
+        """Remove both folders; removing what is gone, or was left to another owner, does nothing."""
+        if self._left:
+            return
         for folder in (self.sockets, self.path):
             shutil.rmtree(folder, ignore_errors=True)
+        self.leave()
+
+    def leave(self) -> None:
+        """Leave them to another owner."""
+        self._left = True
         if self._owner is not None:
             os.close(self._owner)
             self._owner = None

@@ -2,7 +2,8 @@
 
 Its standard input is a pipe that the owner holds. The first line is a plan in JSON::
 
-    {"processes": [{"name": "qemu", "argv": [...], "log": PATH, "after": SOCKET or null}, ...], "folders": [PATH, ...]}
+    {"processes": [{"name": "qemu", "argv": [...], "log": PATH, "after": SOCKET or null}, ...], "folders": [PATH, ...],
+     "kept": {"socket": PATH, "idle": SECONDS, "hold": [SOCKET, ...], "lock": DESCRIPTOR} or null}
 
 The processes are started in that order, each as soon as the socket that it comes ``after`` exists. Then it waits:
 
@@ -13,6 +14,18 @@ The processes are started in that order, each as soon as the socket that it come
 One line of JSON on standard output tells each start and each end. Were this program killed, the kernel would kill
 its children (PR_SET_PDEATHSIG, prctl(2)): it has one thread only, so the death of the spawning thread is its own.
 It imports nothing but the standard library, so that it starts in a few hundredths of a second.
+
+A machine is *kept* after its owner has said ``keep``: at the end of file everything goes on, until nobody has been
+connected to the socket of the plan for the idle time. Who connects says a line:
+
+- ``use``: be the owner, as by standard input. Starts and ends are told, and then comes ``{"event": "yours"}``, with the
+  descriptors of the lock and of connections to the sockets that are to be held. Those are held so that a guest sees
+  somebody at the other end of its ports while nobody is. If there is an owner: ``{"event": "busy", "pid": PID}``;
+- ``visit``: be there, so that the machine is not idle: ``{"event": "status", "user": PID or null, "idle": SECONDS}``;
+- ``end``: kill all, remove the folders, unless there is an owner.
+
+An owner who has connected and goes away leaves the machine behind as it is. Where it ends meanwhile, the folders are
+the owner's; where there is none, they are removed.
 """
 
 import ctypes
@@ -21,13 +34,16 @@ import os
 import select
 import shutil
 import signal
+import socket
+import struct
 import subprocess
-import sys
 import time
+from contextlib import suppress
 
 _PR_SET_PDEATHSIG = 1
 _GRACE_SECONDS = 3.0
 _SOCKET_SECONDS = 15.0
+_CONNECT_SECONDS = 1.0
 _libc = ctypes.CDLL(None)
 _self = os.getpid()
 
@@ -39,13 +55,15 @@ def _die_with_parent() -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
+# Where events are told: standard output, or the connection of whoever owns the machine now.
+_ears = [1]
+
+
 def _tell(**what: object) -> None:
-    try:
-        sys.stdout.write(json.dumps(what) + "\n")
-        sys.stdout.flush()
-    except OSError:
-        # The owner is gone; end of file on standard input follows.
-        pass
+    for ear in _ears:
+        # Where the owner is gone, end of file follows.
+        with suppress(OSError):
+            os.write(ear, json.dumps(what).encode() + b"\n")
 
 
 def _start(plan: dict[str, object], owner: int) -> "dict[str, subprocess.Popen[bytes]]":
@@ -77,19 +95,170 @@ def _await_socket(path: str, running: "dict[str, subprocess.Popen[bytes]]", owne
     return True
 
 
-def _watch(running: "dict[str, subprocess.Popen[bytes]]", owner: int) -> bool:
-    """Wait for the end; whether the folders are to be removed."""
-    last = list(running)[-1]
-    ends = {os.pidfd_open(child.pid): name for name, child in running.items()}
-    while True:
-        for ready in select.select([owner, *ends], [], [])[0]:
-            if ready == owner:
-                return os.read(owner, 4096) == b""
-            name = ends.pop(ready)
-            os.close(ready)
-            _tell(event="ended", name=name, status=running[name].wait())
-            if name == last:
-                return False
+class _Watch:
+    """Waits for the end of the processes, of their owner, or of an idle time."""
+
+    def __init__(self, running: "dict[str, subprocess.Popen[bytes]]", owner: int, kept: "dict[str, object] | None"):
+        self._running = running
+        self._last = list(running)[-1]
+        self._ends = {os.pidfd_open(child.pid): name for name, child in running.items()}
+        self._owner: int | None = owner
+        self._said = b""
+        self._is_kept = False
+        self._kept = kept or {}
+        self._listener = _listen(str(kept["socket"])) if kept else None
+        self._clients: dict[socket.socket, bytes] = {}
+        self._user: socket.socket | None = None
+        self._visitors: set[socket.socket] = set()
+        self._held: list[socket.socket] = []
+        self._alone_since = 0.0
+
+    def until_the_end(self) -> bool:
+        """Whether the folders are to be removed."""
+        while True:
+            others = [who for who in (self._owner, self._listener) if who is not None]
+            waited_for: list[int | socket.socket] = [*self._ends, *self._clients, *others]
+            ready = select.select(waited_for, [], [], self._patience())[0]
+            if not ready and self._patience() == 0:
+                return True
+            for who in ready:
+                remove = self._hear(who)
+                if remove is not None:
+                    return remove
+
+    def _patience(self) -> "float | None":
+        """For how many seconds nobody need come; ``None`` while somebody is there."""
+        if self._owner is not None or self._user is not None or self._visitors:
+            return None
+        return max(0.0, self._alone_since + float(str(self._kept["idle"])) - time.monotonic())
+
+    def _hear(self, who: "int | socket.socket") -> "bool | None":
+        """Do what has to be done; at the end, whether the folders are to be removed."""
+        if who is self._listener:
+            self._clients[self._listener.accept()[0]] = b""
+        elif isinstance(who, socket.socket):
+            return self._hear_client(who)
+        elif who == self._owner:
+            return self._hear_owner()
+        else:
+            name = self._ends.pop(who)
+            os.close(who)
+            _tell(event="ended", name=name, status=self._running[name].wait())
+            if name == self._last:
+                return self._owner is None and self._user is None
+        return None
+
+    def _hear_owner(self) -> "bool | None":
+        chunk = os.read(0, 4096)
+        self._said += chunk
+        if b"stop\n" in self._said:
+            return False
+        self._is_kept = self._is_kept or (self._listener is not None and b"keep\n" in self._said)
+        if chunk:
+            return None
+        if not self._is_kept:
+            return True
+        self._owner = None
+        # An owner that lives listens until then.
+        os.close(1)
+        self._be_alone()
+        return None
+
+    def _hear_client(self, client: socket.socket) -> "bool | None":
+        try:
+            chunk = client.recv(4096)
+        except OSError:
+            chunk = b""
+        *lines, self._clients[client] = (self._clients[client] + chunk).split(b"\n")
+        for line in lines:
+            remove = self._do(client, line)
+            if remove is not None:
+                return remove
+        if not chunk:
+            self._forget(client)
+        return None
+
+    def _do(self, client: socket.socket, line: bytes) -> "bool | None":
+        if line == b"stop" and client is self._user:
+            return False
+        if line in (b"use", b"end") and (self._owner is not None or self._user is not None):
+            _say(client, event="busy", pid=self._user_process())
+        elif line == b"use" and self._is_kept:
+            self._hand_over(client)
+        elif line == b"end":
+            return True
+        elif line == b"visit":
+            alone = self._owner is None and self._user is None and not self._visitors
+            idle = time.monotonic() - self._alone_since if alone else 0.0
+            self._visitors.add(client)
+            _say(client, event="status", user=self._user_process(), idle=idle)
+        return None
+
+    def _hand_over(self, client: socket.socket) -> None:
+        self._user = client
+        _ears[:] = [client.fileno()]
+        for name, child in self._running.items():
+            _tell(event="started", name=name, pid=child.pid)
+            if child.returncode is not None:
+                _tell(event="ended", name=name, status=child.returncode)
+        held = [int(str(self._kept["lock"])), *(connection.fileno() for connection in self._held)]
+        _say(client, held, event="yours")
+        self._let_go()
+
+    def _forget(self, client: socket.socket) -> None:
+        del self._clients[client]
+        self._visitors.discard(client)
+        client.close()
+        if client is self._user:
+            self._user = None
+            self._be_alone()
+        elif self._owner is None and self._user is None and not self._visitors:
+            self._alone_since = time.monotonic()
+
+    def _be_alone(self) -> None:
+        _ears.clear()
+        self._alone_since = time.monotonic()
+        paths = self._kept["hold"]
+        self._held = [held for path in paths if (held := _connect(str(path))) is not None]  # type: ignore[attr-defined]
+        if len(self._held) < len(paths):  # type: ignore[arg-type]
+            self._let_go()
+
+    def _let_go(self) -> None:
+        for connection in self._held:
+            connection.close()
+        self._held = []
+
+    def _user_process(self) -> "int | None":
+        if self._user is not None:
+            credentials = self._user.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+            return int(struct.unpack("3i", credentials)[0])
+        return os.getppid() if self._owner is not None else None
+
+
+def _listen(path: str) -> socket.socket:
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(path)
+    listener.listen()
+    return listener
+
+
+def _connect(path: str) -> "socket.socket | None":
+    connection = socket.socket(socket.AF_UNIX)
+    try:
+        connection.settimeout(_CONNECT_SECONDS)
+        connection.connect(path)
+        connection.settimeout(None)
+    except OSError:
+        # Whoever uses the machine next connects himself, and waits for the guest to notice.
+        connection.close()
+        return None
+    return connection
+
+
+def _say(client: socket.socket, descriptors: "list[int] | None" = None, **what: object) -> None:
+    # Where it has gone, end of file follows.
+    with suppress(OSError):
+        socket.send_fds(client, [json.dumps(what).encode() + b"\n"], descriptors or [])
 
 
 def _has_gone(owner: int) -> bool:
@@ -123,11 +292,12 @@ def _main() -> None:
     if rest:  # told to stop before it has begun
         return
     plan = json.loads(line)
+    os.chdir("/")
     running = _start(plan, owner)
     remove = True
     try:
         complete = len(running) == len(plan["processes"])
-        remove = _watch(running, owner) if complete else _has_gone(owner)
+        remove = _Watch(running, owner, plan.get("kept")).until_the_end() if complete else _has_gone(owner)
     finally:
         _end(running)
         if remove:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pytest_bootc.deadline import Deadline
-from pytest_bootc.machine.base import HasConsole, HasControl, HasScreenshot, Machine, PowerState
+from pytest_bootc.machine.base import CanBeKept, HasConsole, HasControl, HasScreenshot, Machine, PowerState
 from pytest_bootc.model import MachineFacts, SSHEndpoint
 
 _COMMAND_SECONDS = 60.0
@@ -53,6 +53,17 @@ class MachineVerbs(ABC):
     def keepalive(self) -> float:
         """For how many seconds the guest may be silent before it counts as frozen."""
         return keepalive_of(self.facts)
+
+    @property
+    def was_kept(self) -> bool:
+        """Whether an earlier run has used the machine."""
+        machine = self.machine
+        return isinstance(machine, CanBeKept) and machine.was_kept
+
+    def spoil(self) -> None:
+        """Say that the test which begins leaves the machine unfit for a later run."""
+        if isinstance(machine := self.machine, CanBeKept):
+            machine.spoil()
 
     def power_state(self) -> PowerState:
         """What the machine is doing."""
