@@ -31,6 +31,7 @@ RECIPE = 4
 
 _MODULES = ("virtio_pci", "virtio_blk", "virtio_console", "overlay")
 _CHAR = EntryKind.CHAR
+_PAGE = 4096
 _RECORD, _SAMPLES = "disk.json", "samples.json"
 
 
@@ -252,7 +253,7 @@ class _Builder:
     def _write_kernel(self, folder: Path, kernel: Kernel, modules: KernelModules, root: Root) -> None:
         (folder / "vmlinuz").write_bytes(kernel.image)
         if kernel.pvh is not None:
-            (folder / "vmlinux").write_bytes(kernel.pvh)
+            _write_sparse(folder / "vmlinux", kernel.pvh)
         if kernel.arguments:
             self._notes.append(f"arguments of the unified kernel image are not used: {kernel.arguments}")
         order = modules.load_order((*_MODULES, root.root_type, root.var_type))
@@ -277,3 +278,15 @@ class _Builder:
             "notes": self._notes,
         }
         (folder / _RECORD).write_text(json.dumps(record, indent=1))
+
+
+def _write_sparse(path: Path, content: bytes) -> None:
+    """Write a file with holes where it has whole pages of zeros: a third of an unpacked kernel is such."""
+    zeros = bytes(_PAGE)
+    with path.open("wb") as file:
+        for at in range(0, len(content), _PAGE):
+            page = content[at : at + _PAGE]
+            if page != zeros:
+                file.seek(at)
+                file.write(page)
+        file.truncate(len(content))
