@@ -6,6 +6,8 @@ import base64
 import datetime
 import ipaddress
 import json
+import ssl
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -158,12 +160,21 @@ class Misbehaving(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, answer: Callable[[Answers], None]) -> None:
+    def __init__(self, answer: Callable[[Answers], None], pair: KeyPair | None = None) -> None:
         super().__init__(("127.0.0.1", 0), Answers)
+        if pair is not None:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(pair.certificate_file, pair.key_file)
+            self.socket = context.wrap_socket(self.socket, server_side=True)
         self.answer = answer
         self.asked: list[tuple[str, str | None]] = []
         self.host = f"127.0.0.1:{self.server_port}"
         threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Clients that hang up are what many tests are about."""
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handle_error(request, client_address)
 
     def paths(self, part: str) -> list[str]:
         """What was asked of paths with such a part."""
@@ -175,12 +186,12 @@ class Misbehaving(ThreadingHTTPServer):
 
 
 @pytest.fixture
-def misbehaving() -> Iterator[Callable[[Callable[[Answers], None]], Misbehaving]]:
-    """Start servers that answer as a function says."""
+def misbehaving() -> Iterator[Callable[..., Misbehaving]]:
+    """Start servers that answer as a function says, with TLS where they are given a certificate."""
     servers: list[Misbehaving] = []
 
-    def start(answer: Callable[[Answers], None]) -> Misbehaving:
-        servers.append(Misbehaving(answer))
+    def start(answer: Callable[[Answers], None], pair: KeyPair | None = None) -> Misbehaving:
+        servers.append(Misbehaving(answer, pair))
         return servers[-1]
 
     yield start

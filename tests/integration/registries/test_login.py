@@ -326,12 +326,44 @@ def test_a_token_server_that_leads_on_is_not_followed_with_a_refresh_token(misbe
 
 
 def test_netrc_is_not_read(misbehaving, home, resolve):
-    (home / ".netrc").write_text(f"machine 127.0.0.1 login me password {PASSWORD}\n")
+    (home / ".netrc").write_text(f"default login me password {PASSWORD}\n")
     (home / ".netrc").chmod(0o600)
     server = misbehaving(lambda request: request.reply(401))
+    # An address that leads to this machine, but is none of the loopback's, so that the environment counts.
+    host = f"0.0.0.0:{server.server_port}"
+    (home / "registries.conf").write_text(f'[[registry]]\nlocation = "{host}"\ninsecure = true\n')
     with pytest.raises(ConfigError):
-        resolve(f"{server.host}/a:v1")
+        resolve(f"{host}/a:v1")
+    assert server.paths("manifests")
     assert server.shown() == set()
+
+
+def test_what_is_sent_goes_nowhere_else(misbehaving):
+    other = misbehaving(lambda request: request.reply(200))
+    server = misbehaving(lambda request: request.reply(307, Location=f"http://{other.host}/"))
+    client = Client(Place(f"{server.host}/a"))
+    with client.do_request(f"http://{server.host}/v2/a/blobs/uploads/", "POST", data=b"content") as answer:
+        assert answer.status_code == 307
+    assert other.asked == []
+
+
+def test_one_token_serves_all_threads(misbehaving, oci_layout, pull):
+    tars = [bytes([number]) * 512 for number in range(6)]
+    described = oci_layout.image(*tars)
+    config = json.loads(oci_layout.file(described).read_text())["config"]["digest"]
+
+    def answer(request):
+        if request.path.startswith("/token"):
+            time.sleep(0.3)
+            request.reply(200, b'{"token": "given"}')
+        elif "/manifests/" in request.path or config in request.path or request.headers.get("Authorization"):
+            request.deliver(oci_layout, described)
+        else:
+            request.reply(401, Www_Authenticate=f'Bearer realm="http://{server.host}/token"')
+
+    server = misbehaving(answer)
+    assert pull(f"{server.host}/a:v1") == tars
+    assert len(server.paths("/token")) == 1
 
 
 def test_what_a_registry_echoes_is_not_shown(misbehaving, log_in, resolve):

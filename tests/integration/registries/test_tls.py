@@ -116,3 +116,34 @@ def test_another_host_is_verified_although_the_first_is_insecure(secured, misbeh
     (home / "registries.conf").write_text(f'[[registry]]\nlocation = "{first.host}"\ninsecure = true\n')
     with pytest.raises(RegistryError, match="no TLS connection to"):
         resolve(f"{first.host}/server:v1")
+
+
+@pytest.fixture
+def trusted(misbehaving, certify, authority, certs_d):
+    """Start a server that we trust, with answers of one's own."""
+
+    def start(answer):
+        server = misbehaving(answer, certify("server", authority))
+        shutil.copy(authority.certificate_file, certs_d(f"{server.host}/a") / "ca.crt")
+        return server
+
+    return start
+
+
+def test_what_has_tls_does_not_lead_to_what_has_none(trusted, misbehaving, resolve, log_in):
+    plain = misbehaving(lambda request: request.reply(200))
+    server = trusted(lambda request: request.reply(302, Location=f"http://{plain.host}{request.path}"))
+    with pytest.raises(RegistryError, match=f"{server.host} answers oddly") as caught:
+        resolve(f"{server.host}/a:v1")
+    assert "it leads to a http address" in caught.value.details
+    assert plain.asked == []
+
+
+def test_no_token_is_asked_for_without_tls(trusted, misbehaving, resolve, log_in):
+    plain = misbehaving(lambda request: request.reply(200, b'{"token": "x"}'))
+    server = trusted(lambda request: request.reply(401, Www_Authenticate=f'Bearer realm="http://{plain.host}/token"'))
+    log_in(**{server.host: "me:hush"})
+    with pytest.raises(RegistryError, match=f"no token for {server.host}/a can be had") as caught:
+        resolve(f"{server.host}/a:v1")
+    assert caught.value.details == "the registry wants tokens to be asked for without TLS"
+    assert plain.asked == []
