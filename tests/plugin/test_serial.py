@@ -70,6 +70,21 @@ def test_a_group_runs_on_one_worker_in_order(
     assert len({worker for worker, _, _ in log}) == 2
 
 
+def test_the_groups_are_known_before_the_tests_are_reported(
+    pytester: pytest.Pytester, notes: Callable[[], list[list[str]]]
+) -> None:
+    pytester.makeconftest(
+        f"{NOTES}\n"
+        "def pytest_collection_finish():\n"
+        "    time.sleep(0.5)  # between xdist's report and whatever comes too late\n"
+    )
+    pytester.makepyfile(
+        "import pytest\n@pytest.mark.serial\n@pytest.mark.parametrize('number', range(8))\ndef test_it(number): pass"
+    )
+    pytester.runpytest_subprocess("-n2").assert_outcomes(passed=8)
+    assert len({worker for worker, _, _ in notes()}) == 1
+
+
 def test_scopes_stay_together(pytester: pytest.Pytester, notes: Callable[[], list[list[str]]]) -> None:
     """What --dist says of all other tests holds."""
     free = "\n".join(f"def test_{{name}}_{number}(): pass" for number in range(6))
