@@ -10,7 +10,7 @@ from importlib import import_module
 
 from rows.figure import Figure
 
-_ROWS = ("overhead", "collecting", "roundtrip", "pulls", "roots", "first_verdict")
+_ROWS = ("overhead", "collecting", "roundtrip", "pulls", "roots", "first_verdict", "second_run")
 
 
 def main(wanted: list[str]) -> int:
