@@ -5,9 +5,10 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
-_LOCKS = Path("/proc/locks")
+_PROCESSES = Path("/proc")
 _SHOWN = 60  # characters of a command line
 
 
@@ -93,32 +94,29 @@ def holder(path: Path) -> str:
 def holders(path: Path) -> tuple[str, ...]:
     """All who hold a lock on a file, in words; none where nobody does.
 
-    Processes are known by /proc/locks (proc(5)), which does not show those of other containers.
+    They are the processes that have it open (proc(5)); those of other users and containers cannot be seen.
     """
     try:
-        inode = path.stat().st_ino
+        status = path.stat()
     except FileNotFoundError:
         return ()
     if remove_if_free(path):
         return ()
-    numbers = sorted(set(_numbers(inode)))
-    return tuple(_process(number) for number in numbers) or ("another process",)
+    return tuple(_process(number) for number in sorted(set(_openers(status)))) or ("another process",)
 
 
-def _numbers(inode: int) -> Iterator[int]:
-    for line in _LOCKS.read_text().splitlines():
-        words = line.split()  # 1: FLOCK ADVISORY READ 1234 fd:00:5678 0 EOF
-        if len(words) >= 6 and words[1] == "FLOCK" and words[5].rpartition(":")[2] == str(inode):
-            number = int(words[4])
-            if number > 0:
-                yield number
+def _openers(status: os.stat_result) -> Iterator[int]:
+    for link in _PROCESSES.glob("[0-9]*/fd/*"):
+        with suppress(OSError):  # it ended or closed it just now, or is not ours to look at
+            if os.path.samestat(link.stat(), status):
+                yield int(link.parts[-3])
 
 
 def _process(number: int) -> str:
     try:
-        words = Path(f"/proc/{number}/cmdline").read_bytes().rstrip(b"\0").split(b"\0")
-    except OSError:  # it is gone: whom it gave the lock to has it still
-        return f"a child of process {number}"
+        words = (_PROCESSES / str(number) / "cmdline").read_bytes().rstrip(b"\0").split(b"\0")
+    except OSError:  # it ended just now
+        words = []
     line = " ".join(word.decode(errors="backslashreplace") for word in words)
     text = line if line.isprintable() else line.encode("unicode_escape").decode("ascii")
     return f"process {number} ({text if len(text) <= _SHOWN else text[: _SHOWN - 3] + '...'})"

@@ -234,7 +234,7 @@ def test_who_uses_it_by_inheritance(cache: Cache, put: Callable[..., Path]) -> N
     child = int(done.stdout)
     try:
         (users,) = [entry.users for entry in take_stock(cache) if entry.name == "disks/new"]
-        assert users[0].startswith("a child of process ")
+        assert users == (f"process {child} (sleep 60)",)
         assert set(removed(cache, Policy(everything=True))) == {"warm/new", "disks/old", "layers/old"}
     finally:
         os.kill(child, 9)
