@@ -53,6 +53,19 @@ class Guard:
         self._exemptions = exemptions
         self._ledgers: dict[str, health.Ledger] = {}
         self._watched: Watched | None = None
+        self._debugged = False
+        self._unheard: list[tuple[VM, Finding | None, BootcTestError]] = []
+
+    def stand(self) -> None:
+        """A debugger stands in the test: nothing ends it until :meth:`go_on`."""
+        self._debugged = True
+
+    def go_on(self) -> None:
+        """The test goes on, and is ended if something has gone wrong with its machine meanwhile."""
+        self._debugged = False
+        unheard, self._unheard = self._unheard, []
+        for heard in unheard:
+            self.hear(*heard)
 
     def hear(self, vm: VM, finding: Finding | None, error: BootcTestError) -> None:
         """Something goes wrong with a machine: end the test that uses it, unless that is what it is about.
@@ -60,6 +73,9 @@ class Guard:
         Called from another thread than the test's.
         """
         vm.timeline.note(f"{vm.subject}: {error.brief}")
+        if self._debugged:
+            self._unheard.append((vm, finding, error))
+            return
         watched = self._watched
         if finding is not None and watched is not None and not self.counting([finding], watched):
             return

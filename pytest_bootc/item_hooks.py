@@ -51,6 +51,14 @@ class ItemHooks:
         """End a test that was not skipped, and whose machine did not boot for an earlier one."""
         judging.stop_without_machine(item, self.run)
 
+    def pytest_enter_pdb(self) -> None:
+        """Have nothing end the test while a debugger stands in it."""
+        self.run.guard.stand()
+
+    def pytest_leave_pdb(self) -> None:
+        """Go on."""
+        self.run.guard.go_on()
+
     @pytest.fixture(autouse=True)
     def _bootc_test(self, request: pytest.FixtureRequest) -> None:
         """Have the right machine behind the handle before other fixtures of the test use it, and look at its needs."""

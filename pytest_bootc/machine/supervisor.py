@@ -297,7 +297,9 @@ def _main() -> None:
     remove = True
     try:
         complete = len(running) == len(plan["processes"])
-        remove = _Watch(running, owner, plan.get("kept")).until_the_end() if complete else _has_gone(owner)
+        # It is named, so that whoever has connected to it is still told of the ends below.
+        watch = _Watch(running, owner, plan.get("kept")) if complete else None
+        remove = _has_gone(owner) if watch is None else watch.until_the_end()
     finally:
         _end(running)
         if remove:

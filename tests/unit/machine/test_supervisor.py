@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -273,3 +274,261 @@ def test_kill_9_of_the_supervisor_while_it_starts(start: Start, tmp_path: Path) 
     pids = owner.pids(1)
     owner.process.kill()
     assert gone(pids)
+
+
+class Visitor:
+    """Somebody who connects to the supervisor's socket."""
+
+    def __init__(self, path: Path) -> None:
+        self.connection = socket.socket(socket.AF_UNIX)
+        self.connection.settimeout(10)
+        listening = lambda: self.connection.connect_ex(str(path)) == 0  # noqa: E731
+        wait_until(listening, Deadline.after(10), what="the socket")
+        self.descriptors: list[int] = []
+        self._rest = b""
+
+    def say(self, word: str) -> None:
+        self.connection.sendall(f"{word}\n".encode())
+
+    def told(self) -> dict[str, object]:
+        while b"\n" not in self._rest:
+            chunk, descriptors, _, _ = socket.recv_fds(self.connection, 4096, 8)
+            if not chunk:
+                return {}
+            self._rest += chunk
+            self.descriptors += descriptors
+        line, _, self._rest = self._rest.partition(b"\n")
+        message: dict[str, object] = json.loads(line)
+        return message
+
+    def use(self) -> list[dict[str, object]]:
+        self.say("use")
+        messages = [self.told()]
+        while messages[-1].get("event") not in ("yours", "busy", None):
+            messages.append(self.told())
+        return messages
+
+    def close(self) -> None:
+        self.connection.close()
+        for descriptor in self.descriptors:
+            os.close(descriptor)
+        self.descriptors = []
+
+
+class Kept:
+    """A supervisor whose processes can be kept, and whoever comes to it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder / "machine"
+        self.folder.mkdir()
+        self.socket = folder / "keeper"
+        self.lock = (folder / "owner").open("w")
+        self.port = socket.socket(socket.AF_UNIX)
+        self.port.settimeout(10)
+        self.port.bind(str(folder / "port"))
+        self.port.listen()
+        self.visitors: list[Visitor] = []
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self, *argvs: list[str], idle: float = 60) -> list[int]:
+        log = str(self.folder.parent / "log")
+        plan = {
+            "processes": [{"name": f"p{i}", "argv": argv, "log": log, "after": None} for i, argv in enumerate(argvs)],
+            "folders": [str(self.folder)],
+            "kept": {"socket": str(self.socket), "idle": idle, "hold": [self.port.getsockname()],
+                     "lock": self.lock.fileno()},
+        }  # fmt: skip
+        self.process = subprocess.Popen(
+            [sys.executable, "-I", "-S", supervisor.__file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            pass_fds=[self.lock.fileno()],
+        )  # fmt: skip
+        self.say(json.dumps(plan))
+        assert self.process.stdout is not None
+        return [int(json.loads(self.process.stdout.readline())["pid"]) for _ in argvs]
+
+    def say(self, line: str) -> None:
+        assert self.process is not None
+        assert self.process.stdin is not None
+        self.process.stdin.write(line.encode() + b"\n")
+        self.process.stdin.flush()
+
+    def let_go(self) -> None:
+        assert self.process is not None
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+
+    def visitor(self) -> Visitor:
+        self.visitors.append(Visitor(self.socket))
+        return self.visitors[-1]
+
+    def ended(self) -> bool:
+        assert self.process is not None
+        return self.process.wait(10) == 0
+
+    def close(self) -> None:
+        for visitor in self.visitors:
+            visitor.close()
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+            for pipe in (self.process.stdin, self.process.stdout):
+                assert pipe is not None
+                pipe.close()
+        self.port.close()
+        self.lock.close()
+
+
+@pytest.fixture
+def kept(tmp_path: Path) -> Iterator[Kept]:
+    made = Kept(tmp_path)
+    yield made
+    made.close()
+
+
+def test_what_nobody_wanted_to_keep_ends_with_its_owner(kept: Kept) -> None:
+    pids = kept.start(SLEEP, SLEEP)
+    kept.let_go()
+    assert kept.ended()
+    assert gone(pids)
+    assert not kept.folder.exists()
+
+
+def test_what_is_kept_outlives_its_owner_and_gets_another_one(kept: Kept) -> None:
+    pids = kept.start(SLEEP, SLEEP)
+    kept.say("keep")
+    kept.let_go()
+    held, _ = kept.port.accept()
+    messages = kept.visitor().use()
+    assert messages[:2] == [
+        {"event": "started", "name": "p0", "pid": pids[0]}, {"event": "started", "name": "p1", "pid": pids[1]}
+    ]  # fmt: skip
+    assert messages[2] == {"event": "yours"}
+    lock, port = kept.visitors[0].descriptors
+    assert os.path.samestat(os.fstat(lock), os.fstat(kept.lock.fileno()))
+    os.write(port, b"hello")
+    assert held.recv(5) == b"hello"
+    held.close()
+    assert all(alive(pid) for pid in pids)
+    assert kept.folder.is_dir()
+
+
+def test_the_held_connection_is_the_owners_alone(kept: Kept) -> None:
+    """Else a guest would believe that somebody listens, after the owner has gone."""
+    kept.start(SLEEP)
+    kept.say("keep")
+    kept.let_go()
+    held, _ = kept.port.accept()
+    user = kept.visitor()
+    user.use()
+    user.close()
+    held.settimeout(10)
+    assert held.recv(1) == b""
+    held.close()
+    again, _ = kept.port.accept()
+    again.close()
+
+
+def test_it_ends_when_nobody_has_come_for_the_idle_time(kept: Kept) -> None:
+    pids = kept.start(SLEEP, idle=0.5)
+    kept.say("keep")
+    kept.let_go()
+    began = time.monotonic()
+    assert kept.ended()
+    assert time.monotonic() - began > 0.4
+    assert gone(pids)
+    assert not kept.folder.exists()
+
+
+@pytest.mark.parametrize("word", ["use", "visit"])
+def test_the_idle_time_begins_when_the_last_one_has_gone(kept: Kept, word: str) -> None:
+    pids = kept.start(SLEEP, idle=0.5)
+    kept.say("keep")
+    guest = kept.visitor()
+    guest.say("visit")
+    guest.told()
+    kept.let_go()
+    other = kept.visitor()
+    other.say(word)
+    other.told()
+    guest.close()
+    assert kept.process is not None
+    with pytest.raises(subprocess.TimeoutExpired):
+        kept.process.wait(1.2)
+    assert alive(pids[0])
+    other.close()
+    assert kept.ended()
+    assert not kept.folder.exists()
+
+
+def test_one_owner_at_a_time(kept: Kept) -> None:
+    kept.start(SLEEP)
+    kept.say("keep")
+    early = kept.visitor()
+    assert early.use() == [{"event": "busy", "pid": os.getpid()}]
+    kept.let_go()
+    first, second = kept.visitor(), kept.visitor()
+    assert first.use()[-1] == {"event": "yours"}
+    assert second.use() == [{"event": "busy", "pid": os.getpid()}]
+    second.say("end")
+    assert second.told() == {"event": "busy", "pid": os.getpid()}
+    second.say("visit")
+    assert second.told() == {"event": "status", "user": os.getpid(), "idle": 0.0}
+    first.close()
+    wait_until(lambda: second.use()[-1] == {"event": "yours"}, Deadline.after(10), what="the first one to be gone")
+
+
+def test_anybody_may_end_what_nobody_owns(kept: Kept) -> None:
+    pids = kept.start(SLEEP, SLEEP)
+    kept.say("keep")
+    kept.let_go()
+    visitor = kept.visitor()
+    wait_until(lambda: _says_nothing_of_an_owner(kept), Deadline.after(10), what="the owner to be gone")
+    visitor.say("end")
+    assert visitor.told() == {}
+    assert gone(pids)
+    assert kept.ended()
+    assert not kept.folder.exists()
+
+
+def _says_nothing_of_an_owner(kept: Kept) -> bool:
+    visitor = kept.visitor()
+    visitor.say("visit")
+    return visitor.told()["user"] is None
+
+
+def test_who_has_come_can_stop_all_and_has_the_folders_then(kept: Kept) -> None:
+    pids = kept.start(SLEEP, SLEEP)
+    kept.say("keep")
+    kept.let_go()
+    kept.port.accept()[0].close()
+    user = kept.visitor()
+    assert user.use()[-1] == {"event": "yours"}
+    user.say("stop")
+    assert [user.told()["name"] for _ in pids] == ["p1", "p0"]
+    assert user.told() == {}
+    assert kept.ended()
+    assert kept.folder.is_dir()
+
+
+def test_the_end_of_the_last_one_is_told_to_who_has_come(kept: Kept) -> None:
+    pids = kept.start(SLEEP, SLEEP)
+    kept.say("keep")
+    kept.let_go()
+    kept.port.accept()[0].close()
+    user = kept.visitor()
+    user.use()
+    os.kill(pids[1], signal.SIGKILL)
+    assert user.told() == {"event": "ended", "name": "p1", "status": -signal.SIGKILL}
+    assert user.told() == {"event": "ended", "name": "p0", "status": -signal.SIGTERM}
+    assert kept.ended()
+    assert kept.folder.is_dir()
+
+
+def test_without_an_owner_nothing_is_left_of_what_ends_by_itself(kept: Kept) -> None:
+    pids = kept.start(SLEEP, SLEEP)
+    kept.say("keep")
+    kept.let_go()
+    kept.port.accept()[0].close()
+    os.kill(pids[1], signal.SIGKILL)
+    assert kept.ended()
+    assert not kept.folder.exists()
