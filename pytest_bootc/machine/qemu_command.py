@@ -10,6 +10,7 @@ from pathlib import Path
 from pytest_bootc.machine.firmware import Firmware
 from pytest_bootc.model import Accelerator, DiskFile, GoldenDisk, LiveDisk, MachineSpec, Network
 
+_LISTEN_SECONDS = 5
 _SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
 
 # The closed list of what a live disk boots with, besides the image's own (kargs.d). Nothing here switches off what is
@@ -104,6 +105,8 @@ def _memory(memory: Memory | None, spec: MachineSpec) -> list[str]:
 def _live(engine: Engine, wiring: Wiring, disk: LiveDisk) -> list[str]:
     server = {"type": "unix", "path": str(wiring.nbd)}
     root = {"driver": "nbd", "node-name": "root", "server": server, "export": "root", "read-only": True}
+    # Its socket has a name a moment before the storage daemon listens on it.
+    root |= {"open-timeout": _LISTEN_SECONDS}
     kernel = disk.kernel_pvh if engine.pvh and disk.kernel_pvh else disk.kernel
     return [
         "-kernel", str(kernel), "-initrd", str(wiring.initrd),
