@@ -114,6 +114,16 @@ def write(pytester: pytest.Pytester) -> Callable[[Mapping[str, str]], None]:
 
 
 @pytest.fixture
+def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[str]]:
+    """What the hooks of features have told, a line each, in the file that EVENTS names."""
+    path = tmp_path / "events"
+    monkeypatch.setenv("EVENTS", str(path))
+    # So that pytest's summary is not cut.
+    monkeypatch.setenv("COLUMNS", "200")
+    return lambda: path.read_text().splitlines() if path.exists() else []
+
+
+@pytest.fixture
 def install(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
     """Put the package with other suites where Python finds it first; return the suites' folder.
 

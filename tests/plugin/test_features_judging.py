@@ -9,9 +9,12 @@ from pathlib import Path
 import pytest
 
 Write = Callable[[Mapping[str, str]], None]
+Told = Callable[[], list[str]]
 Judge = Callable[..., pytest.RunResult]
 Install = Callable[..., Path]
 Script = Callable[..., Path]
+
+pytestmark = pytest.mark.usefixtures("told")
 
 ENVIRONMENT = """
 import os
@@ -78,24 +81,13 @@ Feature: Machines
 FILES = {"features/environment.py": ENVIRONMENT, "features/steps/steps.py": STEPS, "features/m.feature": TWO}
 
 
-@pytest.fixture(autouse=True)
-def events(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.setenv("EVENTS", str(tmp_path / "events"))
-    return tmp_path / "events"
-
-
-def told(events: Path) -> list[str]:
-    return events.read_text().splitlines()
-
-
 def feature(*steps: str, name: str = "Only", tags: str = "") -> str:
     lines = "".join(f"    {step}\n" for step in steps)
     return f"Feature: F\n  {tags}\n  Scenario: {name}\n{lines}"
 
 
 def test_hooks_run_once_per_image(
-    judge: Judge, write: Write, events: Path, layout: Callable[..., str], script: Script
+    judge: Judge, write: Write, told: Told, layout: Callable[..., str], script: Script
 ) -> None:
     log = script("")
     write(FILES)
@@ -105,7 +97,7 @@ def test_hooks_run_once_per_image(
     one = ["before_feature", "before_scenario One", "after_scenario One passed"]
     two = ["before_scenario Two", "after_scenario Two passed", "after_feature True"]
     each = [*one, *two]
-    assert told(events) == [
+    assert told() == [
         "before_all server:v1",
         *each,
         "after_all server:v1",
@@ -143,7 +135,7 @@ def test_states(judge: Judge, write: Write, tmp_path: Path, step: str, state: st
     assert states == {state}
 
 
-def test_a_retry_prepares_the_fresh_machine_anew(judge: Judge, write: Write, events: Path) -> None:
+def test_a_retry_prepares_the_fresh_machine_anew(judge: Judge, write: Write, told: Told) -> None:
     write(
         {
             **FILES,
@@ -155,7 +147,7 @@ def test_a_retry_prepares_the_fresh_machine_anew(judge: Judge, write: Write, eve
     assert result.ret == 0
     result.stdout.fnmatch_lines(["  tests: 4 pass", "  run once more: features/m.feature::Two*QEMU has ended*"])
     first = ["before_all server:v1", "before_feature", "before_scenario One", "after_scenario One passed"]
-    assert told(events) == [
+    assert told() == [
         *first,
         "before_scenario Two", "after_scenario Two error", "after_feature True",
         # The next feature needs what before_all has made; but the machine is another one now.
@@ -167,7 +159,7 @@ def test_a_retry_prepares_the_fresh_machine_anew(judge: Judge, write: Write, eve
     ]  # fmt: skip
 
 
-def test_hooks_that_miss_the_old_machine_do_no_harm(judge: Judge, write: Write, events: Path) -> None:
+def test_hooks_that_miss_the_old_machine_do_no_harm(judge: Judge, write: Write, told: Told) -> None:
     broken = ENVIRONMENT.replace(
         'tell("after_all", context.vm.subject)', 'tell("after_all"); tries.append(1); 1 / (len(tries) - 1)'
     )
@@ -175,15 +167,15 @@ def test_hooks_that_miss_the_old_machine_do_no_harm(judge: Judge, write: Write, 
     write({"features/m.feature": feature("Given the laboratory fails once"), "features/n.feature": TWO})
     result = judge("-v")
     assert result.ret == 0
-    assert told(events).count("after_all") == 2
+    assert told().count("after_all") == 2
 
 
-def test_a_failure_is_tried_again_where_that_is_asked_for(judge: Judge, write: Write, events: Path) -> None:
+def test_a_failure_is_tried_again_where_that_is_asked_for(judge: Judge, write: Write, told: Told) -> None:
     write({**FILES, "features/m.feature": feature("Then it is good the second time")})
     result = judge("--rerun-failed")
     assert result.ret == 1
     result.stdout.fnmatch_lines(["  tests: 1 flaky"])
-    assert [line for line in told(events) if line.startswith("after_scenario")] == [
+    assert [line for line in told() if line.startswith("after_scenario")] == [
         "after_scenario Only failed",
         "after_scenario Only passed",
     ]
@@ -243,11 +235,11 @@ def test_shipped_suites_have_features(judge: Judge, install: Install, tmp_path: 
 
 
 @pytest.mark.parametrize("tag", ["@fixture.fresh_vm", "@mutates"])
-def test_a_machine_of_its_own(judge: Judge, write: Write, script: Script, events: Path, tag: str) -> None:
+def test_a_machine_of_its_own(judge: Judge, write: Write, script: Script, told: Told, tag: str) -> None:
     log = script("")
     write({**FILES, "features/m.feature": TWO.replace("  Scenario: One", f"  {tag}\n  Scenario: One")})
     result = judge()
     result.assert_outcomes(passed=2)
     assert sum(line.startswith("provision") for line in log.read_text().splitlines()) == 2
     # What hooks have done to the first machine, they do to the second.
-    assert told(events).count("before_all server:v1") == 2
+    assert told().count("before_all server:v1") == 2

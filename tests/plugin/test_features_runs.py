@@ -7,11 +7,13 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
 import pytest
 
 Write = Callable[[Mapping[str, str]], None]
+Told = Callable[[], list[str]]
+
+pytestmark = pytest.mark.usefixtures("told")
 
 # Tells what happens, in the file that EVENTS names; each hook may be told by a tag to do something.
 ENVIRONMENT = """
@@ -95,17 +97,6 @@ def broadest():
 """
 
 
-@pytest.fixture(autouse=True)
-def events(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.setenv("EVENTS", str(tmp_path / "events"))
-    return tmp_path / "events"
-
-
-def told(events: Path) -> list[str]:
-    return events.read_text().splitlines() if events.exists() else []
-
-
 def feature(*steps: str, name: str = "One", tags: str = "") -> str:
     lines = "".join(f"    {step}\n" for step in steps)
     return f"Feature: F\n  {tags}\n  Scenario: {name}\n{lines}"
@@ -124,7 +115,7 @@ def folder(write: Write) -> Callable[..., None]:
 
 
 def test_fixtures_are_made_when_they_are_asked_for(
-    pytester: pytest.Pytester, folder: Callable[..., None], events: Path
+    pytester: pytest.Pytester, write: Write, folder: Callable[..., None], told: Told
 ) -> None:
     more = """
         from behave import given
@@ -137,23 +128,27 @@ def test_fixtures_are_made_when_they_are_asked_for(
         def step(context): assert "value" not in context
         @given("all of them")
         def step(context): assert (context.broad, context.broadest) == ("broad", "broadest")
+        @given("only the broadest")
+        def step(context): assert "broadest" in context and "broad" not in context
         """
     two = "  Scenario: Two\n    Given no value\n    And all of them\n"
     folder(feature("Given a value") + two, steps__more=more)
-    pytester.runpytest_inprocess().assert_outcomes(passed=2)
-    assert told(events) == [
+    write({"features/g.feature": feature("Given only the broadest", name="Three")})
+    pytester.runpytest_inprocess().assert_outcomes(passed=3)
+    assert told() == [
         "before_all", "before_feature F",
         "before_scenario One", "value is made", "after_scenario One passed a value", "value is torn down",
         "before_scenario Two", "broad is made", "after_scenario Two passed False",
-        "after_feature F", "after_all", "cleanup of all",
-        "broad is torn down", "broadest is torn down",
+        "after_feature F", "broad is torn down", "before_feature F",
+        "before_scenario Three", "after_scenario Three passed False",
+        "after_feature F", "after_all", "cleanup of all", "broadest is torn down",
     ]  # fmt: skip
 
 
-def test_fixtures_in_hooks(pytester: pytest.Pytester, folder: Callable[..., None], events: Path) -> None:
+def test_fixtures_in_hooks(pytester: pytest.Pytester, folder: Callable[..., None], told: Told) -> None:
     folder(feature("Given nothing", tags="@asks"))
     pytester.runpytest_inprocess().assert_outcomes(passed=1)
-    assert "value a value" in told(events)
+    assert "value a value" in told()
 
 
 @pytest.mark.parametrize(
@@ -179,7 +174,7 @@ def test_a_fixture_has_to_outlast_what_the_hook_prepares(
         result.stdout.fnmatch_lines([f"*context.{name} is a fixture of scope *, which does not last for a *"])
 
 
-def test_only_what_is_offered_is_found(pytester: pytest.Pytester, folder: Callable[..., None], events: Path) -> None:
+def test_only_what_is_offered_is_found(pytester: pytest.Pytester, folder: Callable[..., None], told: Told) -> None:
     more = """
         from behave import given
         @given("no {name}")
@@ -195,7 +190,7 @@ def test_only_what_is_offered_is_found(pytester: pytest.Pytester, folder: Callab
     folder(text, steps__more=more)
     pytester.runpytest_inprocess("-pno:randomly", "--strict-markers").assert_outcomes(passed=2)
     # A tag has the fixture made before the hooks, whether anybody uses it or not.
-    assert told(events)[4:6] == ["value is made", "before_scenario Two"]
+    assert told()[4:6] == ["value is made", "before_scenario Two"]
 
 
 def test_features_that_know_nothing_of_machines_find_none(
@@ -219,11 +214,11 @@ def test_features_that_know_nothing_of_machines_find_none(
     )
 
 
-def test_what_a_user_sets_hides_a_fixture(pytester: pytest.Pytester, folder: Callable[..., None], events: Path) -> None:
+def test_what_a_user_sets_hides_a_fixture(pytester: pytest.Pytester, folder: Callable[..., None], told: Told) -> None:
     more = "@given('mine')\ndef step(context):\n    context.value = 1\n    assert context.value == 1\n"
     folder(feature("Given mine"), steps__more=more)
     pytester.runpytest_inprocess("-Werror").assert_outcomes(passed=1)
-    assert "value is made" not in told(events)
+    assert "value is made" not in told()
 
 
 def test_masking_is_warned_of(pytester: pytest.Pytester, folder: Callable[..., None]) -> None:
@@ -239,7 +234,7 @@ def test_masking_is_warned_of(pytester: pytest.Pytester, folder: Callable[..., N
 
 @pytest.mark.parametrize("hook", ["before_all(context)", "before_feature(context, feature)"])
 def test_a_hook_that_failed_fails_every_scenario_that_stands_on_it(
-    pytester: pytest.Pytester, folder: Callable[..., None], events: Path, hook: str
+    pytester: pytest.Pytester, folder: Callable[..., None], told: Told, hook: str
 ) -> None:
     name = hook.partition("(")[0]
     broken = ENVIRONMENT.replace(f"def {hook}:\n", f"def {hook}:\n    tell('{name} fails')\n    {{}}['missing']\n")
@@ -249,13 +244,11 @@ def test_a_hook_that_failed_fails_every_scenario_that_stands_on_it(
     result.assert_outcomes(errors=2)
     result.stdout.fnmatch_lines([">*{}?'missing']", "ERROR *::One - KeyError: 'missing'", "ERROR *::Two - KeyError: *"])
     assert "site-packages" not in result.stdout.str()
-    assert told(events).count(f"{name} fails") == 1
-    assert told(events)[-1] == "after_all" if "all" in name else "cleanup of all"
+    assert told().count(f"{name} fails") == 1
+    assert told()[-1] == "after_all" if "all" in name else "cleanup of all"
 
 
-def test_hooks_after_are_run_whatever_fails(
-    pytester: pytest.Pytester, folder: Callable[..., None], events: Path
-) -> None:
+def test_hooks_after_are_run_whatever_fails(pytester: pytest.Pytester, folder: Callable[..., None], told: Told) -> None:
     broken = (
         ENVIRONMENT
         + "\ndef after_scenario(context, scenario):\n    tell('after')\n    raise ValueError(scenario.name)\n"
@@ -264,7 +257,7 @@ def test_hooks_after_are_run_whatever_fails(
     folder(feature("When the test is failed") + two, environment=broken)
     result = pytester.runpytest_inprocess("-rA")
     result.assert_outcomes(passed=1, failed=1, errors=2)
-    assert told(events) == [
+    assert told() == [
         "before_all", "before_feature F", "before_scenario One", "after", "before_scenario Two", "after",
         "after_feature F", "after_all", "cleanup of all",
     ]  # fmt: skip
@@ -281,69 +274,67 @@ def test_output_of_hooks_after_is_captured(pytester: pytest.Pytester, folder: Ca
     )
 
 
-def test_pytests_own_ways_to_end_a_test(pytester: pytest.Pytester, folder: Callable[..., None], events: Path) -> None:
+def test_pytests_own_ways_to_end_a_test(pytester: pytest.Pytester, folder: Callable[..., None], told: Told) -> None:
     text = feature("When the test is skipped", "Given unknown")
     text += "  Scenario: Two\n    When the test is failed\n    Given nothing\n"
     folder(text)
     result = pytester.runpytest_inprocess("-rs")
     result.assert_outcomes(skipped=1, failed=1)
     result.stdout.fnmatch_lines([">   When the test is failed", "-   Given nothing", "SKIPPED*as pytest does it"])
-    assert "after_scenario One skipped False" in told(events)
-    assert "after_scenario Two failed False" in told(events)
+    assert "after_scenario One skipped False" in told()
+    assert "after_scenario Two failed False" in told()
 
 
 @pytest.mark.parametrize("step", ["When the run is interrupted", "When a step within interrupts the run"])
-def test_ctrl_c(pytester: pytest.Pytester, folder: Callable[..., None], events: Path, step: str) -> None:
+def test_ctrl_c(pytester: pytest.Pytester, folder: Callable[..., None], told: Told, step: str) -> None:
     folder(feature(step) + "  Scenario: Two\n    Given nothing\n")
     result = pytester.runpytest_inprocess(no_reraise_ctrlc=True)
     assert result.ret == 2
     result.stdout.fnmatch_lines(["*KeyboardInterrupt*"])
-    assert told(events) == [
+    assert told() == [
         "before_all", "before_feature F", "before_scenario One",
         "after_scenario One error False", "after_feature F", "after_all", "cleanup of all",
     ]  # fmt: skip
 
 
 @pytest.mark.parametrize("hook", ["before_step(context, step)", "before_scenario(context, scenario)"])
-def test_ctrl_c_in_a_hook(pytester: pytest.Pytester, folder: Callable[..., None], events: Path, hook: str) -> None:
+def test_ctrl_c_in_a_hook(pytester: pytest.Pytester, folder: Callable[..., None], told: Told, hook: str) -> None:
     folder(feature("Given nothing"), environment=f"{ENVIRONMENT}\ndef {hook}: raise KeyboardInterrupt\n")
     assert pytester.runpytest_inprocess(no_reraise_ctrlc=True).ret == 2
-    assert told(events)[-2:] == ["after_all", "cleanup of all"]
+    assert told()[-2:] == ["after_all", "cleanup of all"]
 
 
-def test_a_signal_ends_a_step(pytester: pytest.Pytester, folder: Callable[..., None], events: Path) -> None:
+def test_a_signal_ends_a_step(pytester: pytest.Pytester, folder: Callable[..., None], told: Told) -> None:
     folder(feature("When 60000 ms pass"), environment=ENVIRONMENT + "\ndef before_step(context, step): tell('step')\n")
     command = [sys.executable, "-m", "pytest", "-q"]
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
     with subprocess.Popen(command, cwd=pytester.path, env=environment, stdout=subprocess.PIPE, text=True) as process:
-        while "step" not in told(events):
+        while "step" not in told():
             assert process.poll() is None
         process.send_signal(signal.SIGINT)
         output, _ = process.communicate(timeout=20)
     assert process.returncode == 2
     assert "KeyboardInterrupt" in output
-    assert told(events)[-2:] == ["after_all", "cleanup of all"]
+    assert told()[-2:] == ["after_all", "cleanup of all"]
 
 
-def test_the_first_failure_may_end_the_run(
-    pytester: pytest.Pytester, folder: Callable[..., None], events: Path
-) -> None:
+def test_the_first_failure_may_end_the_run(pytester: pytest.Pytester, folder: Callable[..., None], told: Told) -> None:
     folder(feature("When the test is failed") + "  Scenario: Two\n    Given nothing\n")
     pytester.runpytest_inprocess("-x").assert_outcomes(failed=1)
-    assert told(events)[-3:] == ["after_feature F", "after_all", "cleanup of all"]
+    assert told()[-3:] == ["after_feature F", "after_all", "cleanup of all"]
 
 
-def test_a_step_may_end_the_run(pytester: pytest.Pytester, folder: Callable[..., None], events: Path) -> None:
+def test_a_step_may_end_the_run(pytester: pytest.Pytester, folder: Callable[..., None], told: Told) -> None:
     folder(feature("When the run is to end") + "  Scenario: Two\n    Given nothing\n")
     result = pytester.runpytest_inprocess()
     result.assert_outcomes(passed=1)
     assert result.ret == 2
     result.stdout.fnmatch_lines(["*a hook or a step has aborted the run*"])
-    assert told(events)[-3:] == ["after_feature F", "after_all", "cleanup of all"]
+    assert told()[-3:] == ["after_feature F", "after_all", "cleanup of all"]
 
 
 def test_features_and_other_tests_take_turns(
-    pytester: pytest.Pytester, folder: Callable[..., None], write: Write, events: Path
+    pytester: pytest.Pytester, folder: Callable[..., None], write: Write, told: Told
 ) -> None:
     noisy = 'tell("before_all")\n    context.config.setup_logging()\n'
     folder(feature("Given nothing"), environment=ENVIRONMENT.replace('tell("before_all")\n', noisy))
@@ -352,8 +343,8 @@ def test_features_and_other_tests_take_turns(
     write({"features/test_between.py": between, "conftest.py": f"{CONFTEST}\n{order}"})
     write({"features/z.feature": feature("Given nothing", name="Last")})
     pytester.runpytest_inprocess().assert_outcomes(passed=3)
-    assert told(events).count("before_all") == 2
-    assert told(events).count("after_all") == 2
+    assert told().count("before_all") == 2
+    assert told().count("after_all") == 2
 
 
 def test_what_features_change_for_the_process_is_set_back(

@@ -54,7 +54,13 @@ def test_each_suite_has_its_own_types(pytester: pytest.Pytester, write: Write) -
         def step(context, thing): assert thing == "WORD x-1"
         """
     write(both(text, "Given a thing WORD-1", "Given another x-1"))
-    pytester.runpytest_inprocess().assert_outcomes(passed=2)
+    write({"zero/f.feature": feature("Given x"), "zzz/f.feature": feature("Given x")})
+    write({f"{suite}/steps/s.py": "@given('{x:Thing}')\ndef step(context, x): pass\n" for suite in ("zero", "zzz")})
+    result = pytester.runpytest_inprocess()
+    result.assert_outcomes(passed=2, errors=2)
+    result.stdout.fnmatch_lines(
+        ["*zero/steps/s.py cannot be loaded: *Thing*", "*zzz/steps/s.py cannot be loaded: *Thing*"]
+    )
 
 
 def test_a_matcher_holds_for_its_file(pytester: pytest.Pytester, write: Write) -> None:
