@@ -154,33 +154,6 @@ def test_nothing_is_compressed_for_the_way(misbehaving, oci_layout, resolve):
     assert str(resolve(f"{host}/a:v1").digest) == described["digest"]
 
 
-def test_a_token_for_what_everybody_may_read(misbehaving, oci_layout, opened, resolve):
-    """The challenge that public images on most large registries are behind; a token that has expired is renewed."""
-    described = oci_layout.image(TARS[0])
-    valid = ["first"]
-
-    def answer(request):
-        if request.path.startswith("/token"):
-            assert "service=test" in request.path
-            request.reply(200, json.dumps({"token": valid[-1]}).encode())
-        elif request.headers.get("Authorization") == f"Bearer {valid[-1]}":
-            request.deliver(oci_layout, described)
-        else:
-            challenge = f'Bearer realm="http://{host}/token",service="test",scope="repository:a:pull"'
-            request.reply(401, b"", Www_Authenticate=challenge)
-
-    server = misbehaving(answer)
-    host, asked = server.host, server.asked
-    reference, source = opened(f"{host}/a:v1")
-    image = source.resolve(reference, Deadline.after(5))
-    assert len([path for path, _ in asked if path.startswith("/token")]) == 1
-
-    valid.append("second")
-    packed = b"".join(source.open_blob(image.layers[0].digest, Deadline.after(5)))
-    assert Digest.of(packed) == image.layers[0].digest
-    assert asked[-1][1] == "Bearer second"
-
-
 def test_a_token_that_nobody_gets(misbehaving, resolve):
     def answer(request):
         if request.path.startswith("/token"):
