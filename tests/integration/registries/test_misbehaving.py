@@ -335,7 +335,7 @@ def test_two_servers_that_lead_to_each_other(misbehaving, resolve):
 
 
 def test_layers_come_side_by_side(misbehaving, oci_layout, pull):
-    tars = [bytes([number]) * 512 for number in range(6)]
+    tars = [bytes([number]) * 512 for number in range(12)]
     described = oci_layout.image(*tars)
     config = json.loads(oci_layout.file(described).read_text())["config"]["digest"]
     running, most = [0], [0]
@@ -355,7 +355,7 @@ def test_layers_come_side_by_side(misbehaving, oci_layout, pull):
 
     host = misbehaving(answer).host
     assert pull(f"{host}/a:v1") == tars
-    assert most[0] == 3
+    assert 3 <= most[0] <= 6
 
 
 def test_a_header_that_trickles_does_not_outlast_the_deadline(misbehaving, resolve):
