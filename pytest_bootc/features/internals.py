@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from typing import Any
 
 from behave import matchers, step_registry
@@ -83,12 +83,6 @@ def set_for_the_run(context: Any, name: str, value: object) -> None:
 def note_failure(context: Any) -> None:
     """Set ``context.failed``."""
     set_for_the_run(context, "failed", value=True)
-
-
-def in_behaves_name(context: Any) -> AbstractContextManager[None]:
-    """While it lasts, attributes are set by behave, not by the user: that decides about warnings of masked ones."""
-    manager: AbstractContextManager[None] = context._use_with_behave_mode()
-    return manager
 
 
 def row_of(scenario: Any) -> Any:

@@ -106,6 +106,11 @@ class FeatureSuite:
         steps = self.root / self.configuration.steps_dir
         self._paths = [str(path) for path in (steps, self._config.invocation_params.dir, self.root)]
         sys.path[:0] = self._paths
+        # Behave is mostly started there; pytest may have been started anywhere.
+        above = str(self.root.parent)
+        if above not in sys.path:
+            sys.path.append(above)
+            self._paths.append(above)
         self._displaced = {name: sys.modules[name] for name in self._modules if name in sys.modules}
         self._known = set(sys.modules) - set(self._modules)
         sys.modules.update(self._modules)

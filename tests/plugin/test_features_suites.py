@@ -105,6 +105,18 @@ def test_modules_beside_the_steps_do_not_meet(pytester: pytest.Pytester, write: 
     pytester.runpytest_inprocess().assert_outcomes(passed=5)
 
 
+def test_a_project_elsewhere_finds_its_own_modules(pytester: pytest.Pytester, write: Write) -> None:
+    write(
+        {
+            "elsewhere/project.py": "NAME = 'project'\n",
+            "elsewhere/features/steps/s.py": "import project\n@given('it')\ndef step(context): assert project.NAME\n",
+            "elsewhere/features/f.feature": feature("Given it"),
+            "test_after.py": "import sys\ndef test_it(): assert not [p for p in sys.path if p.endswith('elsewhere')]\n",
+        }
+    )
+    pytester.runpytest_inprocess("elsewhere/features", "test_after.py").assert_outcomes(passed=2)
+
+
 def test_a_library_of_steps_serves_each_suite(
     pytester: pytest.Pytester, write: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
