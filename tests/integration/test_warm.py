@@ -6,8 +6,10 @@ import json
 import os
 import re
 import shutil
+import subprocess
+import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -248,6 +250,26 @@ def test_a_boot_that_is_not_good_is_not_saved(disk: LiveDisk) -> None:
         assert not machine.is_saved
         assert "the boot was not saved: something is wrong" in machine.facts.notes
         assert ask(machine, "systemctl is-system-running") == "running"
+
+
+def test_workers_boot_a_cold_image_once(disk: LiveDisk, image_layout: Mapping[str, Path], tmp_path: Path) -> None:
+    (tmp_path / "pytest.ini").write_text("[pytest]\n")
+    (tmp_path / "test_origin.py").write_text(
+        "import pytest\n@pytest.mark.parametrize('n', range(3))\ndef test_origin(vm, worker_id, n):\n"
+        "    open(f'origin-{worker_id}', 'w').write(vm.facts.origin)\n"
+    )
+    spec = MachineSpec(memory_mib=1408, network=Network.RESTRICTED)
+    argv = [sys.executable, "-m", "pytest", "-n3", "-pno:randomly", "--dist=load", "--vm-network=restricted"]
+    with provisioned(disk, spec) as machine:
+        final = machine._store._folder
+    shutil.rmtree(final, ignore_errors=True)
+    try:
+        image = f"--image=oci:{image_layout['server']}:latest"
+        subprocess.run([*argv, image, "--vm-memory=1408"], cwd=tmp_path, check=True, timeout=400)
+    finally:
+        shutil.rmtree(final, ignore_errors=True)
+    origins = sorted(path.read_text().partition(" ")[0] for path in tmp_path.glob("origin-*"))
+    assert origins == ["booted", "started", "started"]
 
 
 @pytest.mark.slow
