@@ -119,6 +119,13 @@ def spawn(
         raise CommandError(f"{arguments[0]} cannot be started: {error.strerror}") from error
 
 
+def disown(process: subprocess.Popen[bytes]) -> None:
+    """Let a process outlive us: nobody waits for it any more."""
+    if process.poll() is None:
+        # Else its object complains when it is collected.
+        process.returncode = 0
+
+
 def attend(argv: Sequence[Argument]) -> int:
     """Run a program in the foreground, with our own terminal, to its end; the exit status, as a shell tells it.
 

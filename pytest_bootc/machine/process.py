@@ -120,7 +120,10 @@ class Processes:
 
     def leave(self) -> None:
         """Let them go on without us."""
+        process = self._supervisor
         self._let_go()
+        if process is not None and not isinstance(process, Keeper):
+            command.disown(process)
 
     def stop(self, deadline: Deadline) -> None:
         """End all and wait for it; stopping twice does nothing."""
