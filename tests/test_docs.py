@@ -24,6 +24,7 @@ PAGES = [README, CHANGELOG, ROOT / "CONTRIBUTING.md", TUTORIAL, HOW_TO, REFERENC
 FLAGS = {option.flag for option in options.OPTIONS}
 OTHERS_FLAGS = {
     "--junitxml",
+    "--trace",
     "--alluredir",
     "--format",
     "--all",
