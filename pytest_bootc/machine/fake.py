@@ -36,7 +36,6 @@ from __future__ import annotations
 
 import os
 import re
-import tempfile
 import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -56,6 +55,7 @@ from pytest_bootc.errors import (
     ProvisionError,
 )
 from pytest_bootc.machine.base import PowerState
+from pytest_bootc.machine.rundir import RunFolder
 from pytest_bootc.model import Accelerator, GoldenDisk, MachineFacts, MachineSpec, RunConfig, Scope, SSHEndpoint
 from pytest_bootc.progress import SILENT, Progress
 
@@ -290,6 +290,7 @@ class FakeBackend:
     def __init__(self, config: RunConfig, home: Path) -> None:
         path = os.environ.get("BOOTC_FAKE")
         self._script = Script.load(Path(path)) if path else Script()
+        self._home = home
         self._made = 0
 
     @contextmanager
@@ -298,11 +299,14 @@ class FakeBackend:
     ) -> Iterator[FakeMachine]:
         """A machine with a console file of its own; there is always room for it."""
         self._made += 1
-        with tempfile.TemporaryDirectory(prefix="bootc-fake-") as folder:
-            machine = FakeMachine(f"fake-{os.getpid()}-{self._made}", self._script, Path(folder))
+        folder = RunFolder(self._home / "vms")
+        try:
+            machine = FakeMachine(f"fake-{os.getpid()}-{self._made}", self._script, folder.path)
             machine.note(f"provision {spec.memory_mib} MiB")
             try:
                 yield machine
             finally:
                 machine.stop(Deadline.after(1))
                 machine.note("release")
+        finally:
+            folder.remove()
