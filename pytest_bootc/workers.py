@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+from functools import cache
 
 import pytest
 
 from pytest_bootc import collection, configuration
+from pytest_bootc.command import find_program
 from pytest_bootc.disk.cache import default_home
 from pytest_bootc.errors import BootcTestError
+from pytest_bootc.machine.accel import choose_without_kernel, qemu_version
 from pytest_bootc.machine.cgroup import usable_processors
 from pytest_bootc.machine.memory import HOST, gib, needed
 from pytest_bootc.machine.reservation import machines_that_fit
@@ -18,6 +21,7 @@ _VARIABLE = "PYTEST_XDIST_AUTO_NUM_WORKERS"
 _WHY = pytest.StashKey[str]()
 _BOOTS_HERE = "qemu"
 _VMS = "vms"
+_PROBES = "probes"
 
 
 def bearable(config: pytest.Config, found: int) -> int:
@@ -47,8 +51,17 @@ def header(config: pytest.Config, parsed: RunConfig) -> list[str]:
 
 
 def _needed(parsed: RunConfig) -> int:
-    accelerated = os.access("/dev/kvm", os.R_OK | os.W_OK)
-    return needed(parsed.spec.memory_mib, Accelerator.KVM if accelerated else Accelerator.TCG, HOST.room())
+    return needed(parsed.spec.memory_mib, _accelerator(parsed.spec.qemu), HOST.room())
+
+
+@cache
+def _accelerator(qemu: str) -> Accelerator:
+    """What will execute the guests, as far as is known before there is any kernel."""
+    try:
+        program = find_program(qemu, resolution="")
+        return choose_without_kernel(program, qemu_version(program), default_home() / _PROBES)[0]
+    except BootcTestError:
+        return Accelerator.TCG  # The first machine says so.
 
 
 def _machines(parsed: RunConfig) -> int:

@@ -63,6 +63,26 @@ def test_one_at_least(run: Run) -> None:
     result.stdout.fnmatch_lines(["bootc: 1 worker (64 processors, RAM for 0 machines of 2.5 GiB)"])
 
 
+def test_machines_on_kvm_need_less(run: Run, pytester: pytest.Pytester, tmp_path: Path) -> None:
+    """As known from a kernel that has run on it since the host's boot."""
+    pytester.makepyfile(
+        kvm="""
+        from pytest_bootc import workers
+        from pytest_bootc.model import Accelerator
+        workers.choose_without_kernel = lambda *arguments: (Accelerator.KVM, "")
+        """
+    )
+    result = run("-n", "auto", "-p", "kvm", gib=9)
+    assert workers_of(result) == 4
+    result.stdout.fnmatch_lines(["bootc: 4 workers (64 processors, RAM for 4 machines of 2.1 GiB)"])
+
+
+def test_without_qemu_the_first_machine_says_so(run: Run) -> None:
+    result = run("-n", "auto", "--qemu=qemu-system-none", gib=9)
+    result.assert_outcomes(passed=1)
+    assert workers_of(result) == 2
+
+
 def test_smaller_machines(run: Run) -> None:
     assert workers_of(run("-n", "auto", "--vm-memory=512M", gib=9)) == 4
 
