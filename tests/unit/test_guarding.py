@@ -231,6 +231,23 @@ def test_between_tests_nothing_is_ended(vm: VM, backend: Backend, guard: Guard, 
             time.sleep(0.2)
 
 
+def test_nothing_ends_a_test_in_which_a_debugger_stands(
+    vm: VM, backend: Backend, guard: Guard, watched: Watched
+) -> None:
+    boot(vm, backend)
+    with guard.alarm.installed(), guard.watching("server", watched):
+        guard.stand()
+        guard.hear(vm, PANIC, CrashError("while it stands"))
+        time.sleep(0.2)
+        with pytest.raises(CrashError, match="while it stands"):
+            _go_on_and_wait(guard)
+
+
+def _go_on_and_wait(guard: Guard) -> None:
+    guard.go_on()
+    time.sleep(10)
+
+
 def test_what_a_test_expected_is_not_expected_after_it(vm: VM, backend: Backend, guard: Guard) -> None:
     boot(vm, backend)
     interrupted: list[BootcTestError] = []

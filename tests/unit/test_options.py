@@ -73,6 +73,14 @@ def test_sizes(pytester: pytest.Pytester, text: str, mebibytes: int) -> None:
     assert parsed(pytester, f"--image={IMAGE}", f"--vm-memory={text}").spec.memory_mib == mebibytes
 
 
+@pytest.mark.parametrize(("text", "seconds"), [("90", 90), ("90s", 90), ("30m", 1800), ("1.5h", 5400), (None, 1800)])
+def test_how_long_a_machine_is_kept(pytester: pytest.Pytester, text: str | None, seconds: float) -> None:
+    words = [] if text is None else [f"--keep-vm-idle={text}"]
+    config = parsed(pytester, f"--image={IMAGE}", "--keep-vm", *words)
+    assert (config.keep_vm, config.keep_vm_idle) == (True, seconds)
+    assert not parsed(pytester, f"--image={IMAGE}").keep_vm
+
+
 @pytest.mark.parametrize("host", ["vm", "root@10.0.0.5", "core@vm.example:2222", "root@[fe80::1]:22"])
 def test_hosts(pytester: pytest.Pytester, host: str) -> None:
     config = parsed(pytester, f"--host={host}")

@@ -304,3 +304,100 @@ def test_the_pool_has_one_handle_per_subject_and_loads_the_backend_when_it_is_ne
     assert vms.vm("b") is not vms.vm("a")
     assert vms.vm("a").subject == "a"
     assert loaded == [1]
+
+
+class LastingMachine(FakeMachine):
+    """A fake machine that says what it is asked about its being kept."""
+
+    was_kept = False
+
+    def keep(self) -> None:
+        self.note("keep")
+
+    def leave(self) -> None:
+        self.note("leave")
+
+    def spoil(self) -> None:
+        self.note("spoil")
+
+
+class LastingBackend(Backend):
+    """Machines that can be kept, and one that was."""
+
+    def machine(self, name: str, log: str) -> LastingMachine:
+        folder = self.folder / name
+        folder.mkdir()
+        return LastingMachine(name, Script(log=self.folder / log), folder)
+
+    @contextmanager
+    def provision(
+        self, spec: MachineSpec, disk: GoldenDisk | None, waiting: Progress | None = SILENT
+    ) -> Iterator[FakeMachine]:
+        yield self.machine(f"new-{spec.memory_mib}", "log")
+
+    @contextmanager
+    def kept(self, spec: MachineSpec, disk: GoldenDisk | None) -> Iterator[FakeMachine | None]:
+        if spec != SMALL:
+            yield None
+            return
+        machine = self.machine("old-1", "log")
+        machine.was_kept = True
+        machine.start(Deadline.after(1))
+        yield machine
+
+    def log(self) -> list[str]:
+        return (self.folder / "log").read_text().splitlines()
+
+
+@pytest.fixture
+def lasting(tmp_path: Path) -> LastingBackend:
+    return LastingBackend(tmp_path)
+
+
+def keeping(backend: LastingBackend, *, keep: bool = True) -> VM:
+    terms = Terms(boot_seconds=1, missing=LackingError, listener=lambda vm, finding, error: None, keep=keep)
+    return VM("image", backend, terms)
+
+
+def test_a_machine_that_was_kept_is_used_and_kept(lasting: LastingBackend) -> None:
+    vm = keeping(lasting)
+    vm.use(SMALL, None)
+    assert (vm.name, vm.was_kept) == ("old-1", True)
+    vm.spoil()
+    assert vm.close()
+    assert lasting.log() == ["start old-1", "keep old-1", "spoil old-1", "leave old-1"]
+
+
+def test_without_the_option_none_is_used_and_none_is_kept(lasting: LastingBackend) -> None:
+    vm = keeping(lasting, keep=False)
+    vm.use(SMALL, None)
+    assert (vm.name, vm.was_kept) == ("new-512", False)
+    assert not vm.close()
+    assert lasting.log() == ["start new-512"]
+
+
+def test_a_fresh_machine_is_none_that_was_kept(lasting: LastingBackend) -> None:
+    vm = keeping(lasting)
+    vm.use(SMALL, None)
+    vm.condemn()
+    vm.use(SMALL, None)
+    assert (vm.name, vm.was_kept) == ("new-512", False)
+    assert vm.close()
+    assert lasting.log()[-3:] == ["start new-512", "keep new-512", "leave new-512"]
+
+
+def test_a_machine_that_is_off_is_not_kept(lasting: LastingBackend) -> None:
+    vm = keeping(lasting)
+    vm.use(BIG, None)
+    vm.stop()
+    assert not vm.close()
+    assert "leave new-1024" not in lasting.log()
+
+
+def test_a_machine_that_died_is_not_kept(lasting: LastingBackend) -> None:
+    vm = keeping(lasting)
+    vm.use(BIG, None)
+    with vm.console_log().open("a") as console:
+        console.write("Kernel panic - not syncing: x\n")
+    assert not vm.close()
+    assert "leave new-1024" not in lasting.log()
