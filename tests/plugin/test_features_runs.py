@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
+import textwrap
 from collections.abc import Callable, Mapping
 
 import pytest
+
+from pytest_bootc.deadline import Deadline, wait_until
 
 Write = Callable[[Mapping[str, str]], None]
 Told = Callable[[], list[str]]
@@ -305,14 +307,22 @@ def test_ctrl_c_in_a_hook(pytester: pytest.Pytester, folder: Callable[..., None]
 
 
 def test_a_signal_ends_a_step(pytester: pytest.Pytester, folder: Callable[..., None], told: Told) -> None:
-    folder(feature("When 60000 ms pass"), environment=ENVIRONMENT + "\ndef before_step(context, step): tell('step')\n")
+    # What runs in the background of a script would ignore the signal.
+    hooks = """
+        import signal
+        def before_step(context, step):
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            tell("step")
+        """
+    folder(feature("When 60000 ms pass"), environment=ENVIRONMENT + textwrap.dedent(hooks))
     command = [sys.executable, "-m", "pytest", "-q"]
-    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
-    with subprocess.Popen(command, cwd=pytester.path, env=environment, stdout=subprocess.PIPE, text=True) as process:
-        while "step" not in told():
-            assert process.poll() is None
-        process.send_signal(signal.SIGINT)
-        output, _ = process.communicate(timeout=20)
+    with subprocess.Popen(command, cwd=pytester.path, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            wait_until(lambda: "step" in told(), Deadline.after(60), what="the step")
+            process.send_signal(signal.SIGINT)
+            output, _ = process.communicate(timeout=30)
+        finally:
+            process.kill()
     assert process.returncode == 2
     assert "KeyboardInterrupt" in output
     assert told()[-2:] == ["after_all", "cleanup of all"]
