@@ -263,6 +263,7 @@ def status_words(report: pytest.TestReport) -> tuple[str, str, str | tuple[str, 
 def finish(session: pytest.Session, run: Run) -> None:
     """Set the exit status and complete the reports that are written once per run; a worker hands over what it knows."""
     config = session.config
+    run.pool.close()
     if is_worker(config):
         send_to_controller(run, config)
         return

@@ -18,14 +18,15 @@ import pytest
 from pytest_bootc.configuration import usage_error
 from pytest_bootc.deadline import Deadline
 from pytest_bootc.disk.cache import Cache, default_home
-from pytest_bootc.disk.live import Workshop, build_live_disk
+from pytest_bootc.disk.live import Workshop, build_live_disk, find_live_disk
 from pytest_bootc.errors import Blame, BootcTestError, ConfigError
 from pytest_bootc.evidence import examine_failed_boot
 from pytest_bootc.exemptions import load_exemptions
 from pytest_bootc.guarding import Guard
 from pytest_bootc.image import Digest, ImageReference
 from pytest_bootc.machine.base import Machine, load_backend
-from pytest_bootc.machine.pool import VM, Pool, Terms
+from pytest_bootc.machine.pool import VM, Pool
+from pytest_bootc.machine.terms import Terms
 from pytest_bootc.model import Evidence, GoldenDisk, MachineFacts, MachineSpec, ResolvedImage, RunConfig, Scope
 from pytest_bootc.progress import Progress, Silent
 from pytest_bootc.reports.progress import Terminal, TerminalProgress
@@ -37,6 +38,7 @@ RUN = pytest.StashKey["Run"]()
 
 _RESOLVE_SECONDS = 120.0
 _BUILD_SECONDS = 3600.0
+_EARLY_SECONDS = 5.0
 _WITHOUT_DISK = ("fake", "remote")
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 _DIGESTS = "bootc_digests"
@@ -195,6 +197,27 @@ def start(run: Run, config: pytest.Config) -> None:
     else:
         run.progress = _terminal_progress(config)
         run.resolve()
+    distributes = config.getoption("dist", "no") != "no" and not is_worker(config)
+    if not distributes and not config.option.collectonly:
+        _begin_early(run)
+
+
+def _begin_early(run: Run) -> None:
+    """Start the first machine while pytest collects, where that takes a second only: for a run of a single image.
+
+    Where it comes to nothing, the first test that needs a machine starts one, and says why if it cannot.
+    """
+    if len(run.subjects) != 1 or run.config.backend != "qemu" or run.config.cold:
+        return
+    try:
+        image = run.image(run.subjects[0])
+        if image is None:
+            return
+        disk = find_live_disk(image, _workshop(run, run.config.spec, Deadline.after(_EARLY_SECONDS)))
+        if disk is not None:
+            run.pool.vm(run.subjects[0].name).expect(run.config.spec, disk)
+    except BootcTestError:
+        return
 
 
 def image_of(run: Run, subject: object) -> ResolvedImage | None:
@@ -218,12 +241,16 @@ def golden_disk(run: Run, image: ResolvedImage | None, spec: MachineSpec) -> Gol
         return run.config.disk
     if image is None or run.config.backend in _WITHOUT_DISK:
         return None
-    workshop = Workshop(Cache(default_home()), Deadline.after(_BUILD_SECONDS), run.progress, spec.var_gib)
     try:
+        workshop = _workshop(run, spec, Deadline.after(_BUILD_SECONDS))
         return build_live_disk(image, source_for(image.reference), workshop)
     except BootcTestError as error:
         run.disk_failures[run.subject_of(image).name] = error
         raise
+
+
+def _workshop(run: Run, spec: MachineSpec, deadline: Deadline) -> Workshop:
+    return Workshop(Cache(default_home()), deadline, run.progress, spec.var_gib)
 
 
 @contextmanager

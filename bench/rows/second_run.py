@@ -15,8 +15,9 @@ from pathlib import Path
 
 from pytest_bootc.deadline import Deadline
 from pytest_bootc.disk.cache import default_home
-from pytest_bootc.machine.pool import VM, Terms
+from pytest_bootc.machine.pool import VM
 from pytest_bootc.machine.qemu_backend import QemuBackend
+from pytest_bootc.machine.terms import Terms
 from pytest_bootc.machine.warm_machine import WarmMachine
 from pytest_bootc.model import LiveDisk, MachineSpec, Network, RunConfig
 from pytest_bootc.ssh import SSHSession

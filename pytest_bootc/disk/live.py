@@ -74,6 +74,20 @@ def build_live_disk(image: ResolvedImage, source: ImageSource, workshop: Worksho
         return disk
 
 
+def find_live_disk(image: ResolvedImage, workshop: Workshop) -> LiveDisk | None:
+    """The golden disk of an image, if the cache has it and nobody works on it.
+
+    :raises DiskError: the cache cannot be used.
+    """
+    final = workshop.cache.disks / _key(image, erofs.tool_version(workshop.deadline), workshop.var_gib)
+    with ExitStack() as lease:
+        lease.enter_context(workshop.cache.lease(final, workshop.deadline))
+        disk = _load(final, image)
+        if disk is not None:
+            workshop.leases.enter_context(lease.pop_all())
+        return disk
+
+
 def _make(
     image: ResolvedImage, source: ImageSource, workshop: Workshop, final: Path, tool: tuple[int, int] | None
 ) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
 
 from pytest_bootc.deadline import Deadline
 from pytest_bootc.errors import BackendError, Blame, BootcTestError, CrashError, GuestError
@@ -22,10 +21,10 @@ from pytest_bootc.machine.base import (
     PowerState,
 )
 from pytest_bootc.machine.spares import Spares
-from pytest_bootc.machine.verbs import KEEPALIVE, LONGEST_KEEPALIVE, MachineVerbs, Missing
+from pytest_bootc.machine.terms import BootFailure, Examiner, Terms
+from pytest_bootc.machine.verbs import KEEPALIVE, LONGEST_KEEPALIVE, MachineVerbs
 from pytest_bootc.machine.watch import Watch
 from pytest_bootc.model import Finding, GoldenDisk, MachineSpec
-from pytest_bootc.progress import Progress, Silent
 from pytest_bootc.ssh import SSHSession
 from pytest_bootc.timeline import Timeline
 
@@ -35,44 +34,6 @@ _KEPT_CONSOLE = 1 << 20
 _MOST_DEATHS = {Blame.IMAGE: 2, Blame.LAB: 4}
 # A guest that was just asked something in vain is asked once more, so long, before it counts as hung.
 _LAST_CHANCE_SECONDS = 5.0
-
-
-@dataclass(frozen=True)
-class BootFailure:
-    """Why a machine is not there, the last MiB of what its console had said by then, and other files about it."""
-
-    error: BootcTestError
-    console: bytes
-    what: str = "the machine did not boot"
-    evidence: Mapping[str, bytes] = field(repr=False, default_factory=dict)
-
-    def again(self) -> BootcTestError:
-        """The error for those who come later: of the same kind, and short."""
-        return type(self.error)(f"{self.what}: {self.error.brief} (see the first error)")
-
-
-#: Is told what goes wrong with a machine while it is used: the handle, the finding where it is one of the guest's
-#: own, and the error that the running test ends with. Called from another thread.
-Listener = Callable[["VM", Finding | None, BootcTestError], None]
-#: Looks at a machine that did not come up before it is ended, and at the error; returns files by name.
-Examiner = Callable[[Machine, BootcTestError], Mapping[str, bytes]]
-
-
-@dataclass(frozen=True)
-class Terms:
-    """How the machines of a run are had: how long a boot may take on KVM, and who has a say in it.
-
-    ``missing`` makes the exception for what a backend cannot do, ``listener`` is told of trouble, and ``judge`` says
-    what is wrong with a boot that could be saved (nothing: it is saved). ``progress`` gives who is told of long
-    work. With ``keep`` the machine outlives the run, and one that an earlier run has kept is used.
-    """
-
-    boot_seconds: float
-    missing: Missing
-    listener: Listener
-    judge: Callable[[str, Machine], str] = lambda subject, machine: ""
-    progress: Callable[[], Progress] = Silent
-    keep: bool = False
 
 
 class VM(MachineVerbs):
@@ -118,7 +79,7 @@ class VM(MachineVerbs):
         first = self._shape is None
         self.release()
         self._shape, self.failure, self.trouble, self._stale = (spec, disk), None, None, False
-        if not (first and self._join(spec, disk)):
+        if not (self._take_spare(spec, disk) or (first and self._join(spec, disk))):
             self._boot(spec, disk)
 
     def has(self, spec: MachineSpec, disk: GoldenDisk | None) -> bool:
@@ -147,10 +108,19 @@ class VM(MachineVerbs):
         self.release()
         return kept
 
+    def end_spare(self) -> None:
+        """End the spare machine, if there is one."""
+        self._spares.close()
+
     def prepare_spare(self) -> None:
         """Begin to make a machine like the one behind the handle, for when a fresh one is wanted."""
         if self._shape is not None and self.failure is None and self.can_be_cloned:
             self._spares.prepare(self._shape)
+
+    def expect(self, spec: MachineSpec, disk: GoldenDisk | None) -> None:
+        """Begin to start the first machine, which will be of this shape, before it is asked for."""
+        if self._shape is None:
+            self._spares.prepare((spec, disk), at_once=True, kept=self.stays)
 
     @property
     def can_be_cloned(self) -> bool:
@@ -285,13 +255,16 @@ class VM(MachineVerbs):
             self._take_over(machine)
         return machine is not None
 
-    def _boot(self, spec: MachineSpec, disk: GoldenDisk | None) -> None:
+    def _take_spare(self, spec: MachineSpec, disk: GoldenDisk | None) -> bool:
         spare = self._spares.take((spec, disk))
-        if spare is not None:
-            self._stack.push(spare.stack.pop_all())
-            self._login = spare.session
-            self._take_over(spare.machine)
-            return
+        if spare is None:
+            return False
+        self._stack.push(spare.stack.pop_all())
+        self._login = spare.session
+        self._take_over(spare.machine)
+        return True
+
+    def _boot(self, spec: MachineSpec, disk: GoldenDisk | None) -> None:
         self.timeline.note("a machine is made")
         try:
             machine = self._stack.enter_context(self._backend.provision(spec, disk, self._terms.progress()))
@@ -378,6 +351,11 @@ class Pool:
     def find(self, subject: str) -> VM | None:
         """The handle, if the subject has one already."""
         return self._vms.get(subject)
+
+    def close(self) -> None:
+        """End what nobody has come to use."""
+        for vm in self._vms.values():
+            vm.end_spare()
 
 
 def _look_at_nothing(machine: Machine, error: BootcTestError) -> Mapping[str, bytes]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from pytest_bootc.deadline import Deadline
 from pytest_bootc.errors import BootcTestError
-from pytest_bootc.machine.base import Backend, HasSavedBoots, Machine
+from pytest_bootc.machine.base import Backend, CanBeKept, HasSavedBoots, KeepsMachines, Machine
 from pytest_bootc.machine.verbs import keepalive_of
 from pytest_bootc.model import GoldenDisk, MachineSpec
 from pytest_bootc.ssh import SSHSession
@@ -25,6 +25,13 @@ class Spare:
     machine: Machine
     session: SSHSession | None
     stack: ExitStack
+    kept: bool = False
+
+    def give_back(self) -> None:
+        """End it; one that an earlier run has kept goes on."""
+        if self.kept and isinstance(self.machine, CanBeKept):
+            self.machine.leave()
+        self.stack.close()
 
 
 class Spares:
@@ -38,11 +45,15 @@ class Spares:
         self._backend = backend
         self._order: _Order | None = None
 
-    def prepare(self, shape: Shape) -> None:
-        """Begin to make one of this shape, unless that has been done."""
+    def prepare(self, shape: Shape, *, at_once: bool = False, kept: bool = False) -> None:
+        """Begin to make one of this shape, unless that has been done.
+
+        ``at_once``: it will be taken soon, and need not stand still until then. ``kept``: one that an earlier run
+        has kept will do.
+        """
         if self._order is None or self._order.shape != shape:
             self.close()
-            self._order = _Order(self._backend, shape)
+            self._order = _Order(self._backend, shape, pausing=not at_once, kept=kept)
 
     def take(self, shape: Shape) -> Spare | None:
         """The spare of this shape, running; one that is being made is waited for. ``None`` where there is none."""
@@ -52,7 +63,7 @@ class Spares:
         spare = order.deliver()
         if spare is None or order.shape == shape:
             return spare
-        spare.stack.close()
+        spare.give_back()
         return None
 
     def close(self) -> None:
@@ -60,17 +71,18 @@ class Spares:
         order, self._order = self._order, None
         spare = None if order is None else order.deliver()
         if spare is not None:
-            spare.stack.close()
+            spare.give_back()
 
 
 class _Order:
     """One spare in the making."""
 
-    def __init__(self, backend: Backend, shape: Shape) -> None:
+    def __init__(self, backend: Backend, shape: Shape, *, pausing: bool, kept: bool) -> None:
         self.shape = shape
         self._backend = backend
+        self._kept = kept
         self._changing = threading.Lock()
-        self._awaited = False
+        self._awaited = not pausing
         self._paused: HasSavedBoots | None = None
         self._spare: Spare | None = None
         self._thread = threading.Thread(target=self._make, name="spare machine", daemon=True)
@@ -94,25 +106,38 @@ class _Order:
 
     def _make(self) -> None:
         try:
-            with ExitStack() as stack:
-                machine = stack.enter_context(self._backend.provision(*self.shape, waiting=None))
-                if not isinstance(machine, HasSavedBoots) or not machine.resume():
-                    return
-                session = _log_in(machine)
-                if session is not None:
-                    stack.callback(session.close)
-                with self._changing:
-                    if not self._awaited:
-                        machine.pause()
-                        self._paused = machine
-                self._spare = Spare(machine, session, stack.pop_all())
+            self._spare = self._join() or self._start()
         except BootcTestError:
             # Nobody has asked for it yet. Who does will try himself.
             return
 
+    def _join(self) -> Spare | None:
+        if not self._kept or not isinstance(self._backend, KeepsMachines):
+            return None
+        with ExitStack() as stack:
+            machine = stack.enter_context(self._backend.kept(*self.shape))
+            if machine is None:
+                return None
+            return Spare(machine, _logged_in(machine, stack), stack.pop_all(), kept=True)
 
-def _log_in(machine: Machine) -> SSHSession | None:
-    """A login whose first command, which is the slow one, has been run; ``None`` for a guest that has no way in."""
+    def _start(self) -> Spare | None:
+        with ExitStack() as stack:
+            machine = stack.enter_context(self._backend.provision(*self.shape, waiting=None))
+            if not isinstance(machine, HasSavedBoots) or not machine.resume():
+                return None
+            session = _logged_in(machine, stack)
+            with self._changing:
+                if not self._awaited:
+                    machine.pause()
+                    self._paused = machine
+            return Spare(machine, session, stack.pop_all())
+
+
+def _logged_in(machine: Machine, stack: ExitStack) -> SSHSession | None:
+    """A login whose first command, which is the slow one, has been run; ``None`` for a guest that has no way in.
+
+    The stack closes it.
+    """
     limit = Deadline.after(_LOGIN_SECONDS * machine.facts.time_factor)
     try:
         session = SSHSession.connect(machine.ssh_endpoint(limit), limit, keepalive=keepalive_of(machine.facts))
@@ -123,4 +148,5 @@ def _log_in(machine: Machine) -> SSHSession | None:
     except BootcTestError:
         session.close()
         return None
+    stack.callback(session.close)
     return session

@@ -19,9 +19,10 @@ from pytest_bootc.errors import BootTimeoutError
 from pytest_bootc.evidence import Circumstances, EvidenceRecord, examine_failed_boot
 from pytest_bootc.evidence.examination import MOST_SECONDS
 from pytest_bootc.evidence.record import MOST_BYTES
-from pytest_bootc.machine.pool import VM, Terms
+from pytest_bootc.machine.pool import VM
 from pytest_bootc.machine.qemu import QemuMachine
 from pytest_bootc.machine.qemu_backend import QemuBackend
+from pytest_bootc.machine.terms import Terms
 from pytest_bootc.model import MachineSpec, Network, RunConfig
 
 pytestmark = [pytest.mark.integration, pytest.mark.qemu]

@@ -15,8 +15,9 @@ from pytest_bootc.deadline import Deadline, wait_until
 from pytest_bootc.errors import BackendError, BootTimeoutError, GuestError, ProvisionError
 from pytest_bootc.evidence import Circumstances, EvidenceRecord
 from pytest_bootc.machine.base import HasControl, PowerState, load_backend
-from pytest_bootc.machine.pool import VM, Terms
+from pytest_bootc.machine.pool import VM
 from pytest_bootc.machine.remote import RemoteMachine
+from pytest_bootc.machine.terms import Terms
 from pytest_bootc.model import MachineSpec, RunConfig
 from pytest_bootc.ssh import SSHSession
 

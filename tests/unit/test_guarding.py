@@ -34,7 +34,8 @@ from pytest_bootc.guarding import (
     watched_by,
 )
 from pytest_bootc.machine.fake import Answer, FakeMachine, Script
-from pytest_bootc.machine.pool import VM, Terms
+from pytest_bootc.machine.pool import VM
+from pytest_bootc.machine.terms import Terms
 from pytest_bootc.model import Finding, GoldenDisk, MachineSpec, Trouble
 from pytest_bootc.progress import SILENT, Progress
 from pytest_bootc.reports import junit

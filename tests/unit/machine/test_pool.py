@@ -19,7 +19,8 @@ from pytest_bootc.errors import (
 )
 from pytest_bootc.machine import pool
 from pytest_bootc.machine.fake import Answer, FakeMachine, Script
-from pytest_bootc.machine.pool import VM, Pool, Terms
+from pytest_bootc.machine.pool import VM, Pool
+from pytest_bootc.machine.terms import Terms
 from pytest_bootc.model import Finding, GoldenDisk, MachineSpec, Trouble
 from pytest_bootc.progress import SILENT, Progress
 
