@@ -179,12 +179,12 @@ def test_a_qemu_that_stands_still(vm: VM, record: EvidenceRecord) -> None:
 
 def test_a_guest_whose_processors_stand_still(vm: VM, record: EvidenceRecord) -> None:
     assert isinstance(vm.machine, QemuMachine)
-    assert vm.machine._qmp is not None
-    vm.machine._qmp.execute("stop", deadline=Deadline.after(10))
+    assert vm.machine._power.qmp is not None
+    vm.machine._power.qmp.execute("stop", deadline=Deadline.after(10))
     try:
         files = taken(record, vm)
     finally:
-        vm.machine._qmp.execute("cont", deadline=Deadline.after(10))
+        vm.machine._power.qmp.execute("cont", deadline=Deadline.after(10))
     assert files.keys() == HOST_SIDE | {"screenshot.png", "guest.txt"}
     assert files["screenshot.png"].startswith(b"\x89PNG\r\n")
     assert answers_again(vm)
