@@ -142,3 +142,17 @@ def scope_of(scheduler: object) -> Callable[[str], str]:
     ``LoadScopeScheduling`` has it as the method that other schedulers are made by overriding.
     """
     return getattr(scheduler, "_split_scope", str)
+
+
+def set_up_first(item: pytest.Item, name: str) -> None:
+    """Have a function-scoped fixture set up before all others of that scope, whoever has defined them.
+
+    pytest 8.4 sets up the automatic ones of a root conftest before those of a plugin that came later.
+    """
+    info = getattr(item, "_fixtureinfo", None)
+    if info is None or name not in info.names_closure:
+        return
+    names: list[str] = info.names_closure
+    names.remove(name)
+    scopes = [definitions[-1].scope if (definitions := info.name2fixturedefs.get(other)) else "" for other in names]
+    names.insert(scopes.index("function") if "function" in scopes else len(names), name)

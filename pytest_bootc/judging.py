@@ -31,6 +31,8 @@ _WATCHED = pytest.StashKey[guarding.Watched]()
 
 _MACHINE_FIXTURE = "vm"
 _LOOKED_AHEAD = 30
+# The fixture of our own that every test has.
+_SETTLES = "_bootc_test"
 #: What a report's outcome is called whose test is run once more; pytest-rerunfailures calls it so, too.
 RERUN = "rerun"
 
@@ -57,6 +59,7 @@ def prepare(items: list[pytest.Item], config: pytest.Config, run: Run) -> None:
     if labelled:
         allure.decide_statuses(config)
     for item in items:
+        compat.set_up_first(item, _SETTLES)
         subject = subject_of(item, run)
         if subject is not None:
             item.user_properties.append((junit.SUBJECT, subject.name))
