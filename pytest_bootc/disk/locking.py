@@ -24,8 +24,10 @@ class Held:
         self._shared = shared
 
     @classmethod
-    def attempt(cls, path: Path, *, shared: bool = False) -> Held | None:
+    def attempt(cls, path: Path, *, shared: bool = False, signed: bool = True) -> Held | None:
         """Lock the file, for itself or together with others who share it; ``None`` while that cannot be.
+
+        Who has it for itself says so in it, unless it is not ``signed``: on a full disk nothing can be written.
 
         Whoever lets go removes the file first, so what was just locked may be a file that has no name any more;
         then the one that has it now is tried.
@@ -37,7 +39,7 @@ class Held:
                 fcntl.flock(descriptor, operation)
                 if os.path.samestat(path.stat(), os.fstat(descriptor)):
                     held = cls(path, descriptor, shared=shared)
-                    return held if shared else held._signed()
+                    return held._signed() if signed and not shared else held
             except BlockingIOError:
                 os.close(descriptor)
                 return None
@@ -76,7 +78,7 @@ class Held:
 
 def remove_if_free(path: Path) -> bool:
     """Remove a lock file that nobody has locked; whether it was so."""
-    held = Held.attempt(path)
+    held = Held.attempt(path, signed=False)
     if held is None:
         return False
     with held:
