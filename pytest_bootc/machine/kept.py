@@ -15,7 +15,6 @@ from pathlib import Path
 
 from pytest_bootc.deadline import Deadline
 from pytest_bootc.errors import BackendError
-from pytest_bootc.machine.inject import Identity
 from pytest_bootc.machine.keeper import Keeper
 from pytest_bootc.machine.qemu_command import Engine
 from pytest_bootc.machine.rundir import living
@@ -116,11 +115,10 @@ def _read(folder: Path) -> Record | None:
         said = json.loads((folder / _RECORD).read_bytes())
         if said["schema"] != _SCHEMA:
             return None
-        boot = said.pop("boot")
+        boot = Boot.read(said.pop("boot"))
         endpoint = said.pop("endpoint")
-        identity = Identity(**boot.pop("identity"))
         login = None if endpoint is None else SSHEndpoint(**endpoint)
-        return Record(**said, boot=Boot(**boot, identity=identity), endpoint=login)
+        return Record(**said, boot=boot, endpoint=login)
     except (OSError, ValueError, KeyError, TypeError):  # not there, or of another version
         return None
 

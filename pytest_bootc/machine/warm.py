@@ -22,10 +22,11 @@ import json
 import os
 import platform
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from pytest_bootc.deadline import Deadline
 from pytest_bootc.disk.cache import About, Cache
@@ -56,6 +57,15 @@ class Boot:
     saved_at: float
     first_timer: float | None
     identity: Identity = field(repr=False)
+
+    @classmethod
+    def read(cls, said: Mapping[str, Any]) -> Boot:
+        """What :func:`dataclasses.asdict` made of one, after a file.
+
+        :raises TypeError: it is of another version.
+        :raises KeyError: it has no keys of a machine.
+        """
+        return cls(**{**said, "identity": Identity(**said["identity"])})
 
 
 @dataclass(frozen=True)
@@ -117,18 +127,12 @@ class WarmStore:
         self._folder = cache.warm / key
         self._refusal = refusals / f"not-saved-{key}"
 
-    @contextmanager
-    def lease(self, deadline: Deadline) -> Iterator[None]:
-        """While the context lasts, nobody removes the entry from the cache."""
-        with self._cache.lease(self._folder, deadline):
-            yield
-
     def find(self) -> SavedBoot | None:
         """The saved boot; ``None`` where there is none, or its files are not what they were when it was saved."""
         try:
             said = json.loads((self._folder / _RECORD).read_bytes())
             files = {name: tuple(stamp) for name, stamp in said["files"].items()}
-            boot = Boot(**{**said["boot"], "identity": Identity(**said["boot"]["identity"])})
+            boot = Boot.read(said["boot"])
             whole = files == {name: _stamp(self._folder / name) for name in _FILES}
         except (OSError, ValueError, KeyError, TypeError):  # not there, or not written by us
             return None
