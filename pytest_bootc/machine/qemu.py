@@ -254,11 +254,7 @@ class QemuMachine:
         :raises GuestError: nor does its guest.
         """
         record = kept.record
-        self._identity, self._boot_id, self._time_factor = (
-            record.boot.identity,
-            record.boot.boot_id,
-            record.boot.time_factor,
-        )
+        self._go_on_from(record.boot)
         self._runs, self._up_since = record.runs + 1, record.up_since
         self._power.join(keeper, self._wiring, deadline)
         while (event := self._power.channel.next_event(Deadline.after(0))) is not None:
@@ -273,6 +269,10 @@ class QemuMachine:
     def remark(self, notes: Sequence[str]) -> None:
         """Have the report say something of how it came to be this machine."""
         self._mishaps += notes
+
+    def _go_on_from(self, boot: Boot) -> None:
+        """Be the machine that came up so."""
+        self._identity, self._boot_id, self._time_factor = boot.identity, boot.boot_id, boot.time_factor
 
     def _write_record(self) -> None:
         image, digest = image_of(self._disk)

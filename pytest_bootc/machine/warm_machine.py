@@ -133,7 +133,7 @@ class WarmMachine(QemuMachine):
         self._power_on(replace(self._wiring, memory=Memory(saved.file(warm.RAM), cloned=True)), deadline)
         load_state(self._power.qmp, self._folder.socket("state"), saved.file(warm.STATE), deadline)
         boot = saved.boot
-        self._identity, self._boot_id, self._time_factor = boot.identity, boot.boot_id, boot.time_factor
+        self._go_on_from(boot)
         self._first_timer = boot.first_timer
         self._power.qmp.execute("cont", deadline=deadline)
         self._freshen()
