@@ -28,12 +28,13 @@ def files(answers: Mapping[str, Answer], elapsed: float) -> dict[str, str | byte
     core = parse_core(answers["core"].text) if "core" in answers else None
     if core is not None and core.content is not None:
         found[core.name] = core.content
+    remark = str(core or _without_core(answers.get("core", Answer(""))))
     renderers: Mapping[str, Callable[[str], str]] = {
         "journal": lambda text: journal_file(text, elapsed),
         "mounts": mounts_file,
         "processes": processes_file,
         "units": str,
-        "coredumps": lambda text: (text or _NO_CORE) + (f"\n{core}\n" if core is not None else ""),
+        "coredumps": lambda text: (text or _NO_CORE) + (f"\n{remark}\n" if remark else ""),
     }
     for name in answers.keys() & renderers.keys():
         found[f"{name}.txt"] = file(name, answers, renderers[name])
@@ -170,6 +171,10 @@ class Core:
         if self.size > MOST_CORE:
             return f"[{self.name} was not taken: it has {self.size} bytes, and {MOST_CORE} are the limit]"
         return f"[{self.name} of {self.size} bytes was not taken: the time for it was up]"
+
+
+def _without_core(answer: Answer) -> str:
+    return f"[whether there is a core was not told: {answer.trouble}]" if answer.trouble else ""
 
 
 def parse_core(text: str) -> Core | None:

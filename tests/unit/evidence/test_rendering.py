@@ -105,6 +105,13 @@ def test_half_a_core_is_none(text: str, remark: str) -> None:
     assert remark in str(core)
 
 
+def test_a_core_that_was_not_asked_for_in_time_is_told() -> None:
+    answers = {"core": Answer("", "it took too long, and was ended"), "coredumps": Answer("one\n")}
+    assert files(answers, 1) == {
+        "coredumps.txt": "one\n\n[whether there is a core was not told: it took too long, and was ended]\n"
+    }
+
+
 @pytest.mark.parametrize("text", ["", "sh: base64: not found\n"])
 def test_no_core(text: str) -> None:
     assert parse_core(text) is None
