@@ -48,9 +48,24 @@ def parser() -> argparse.ArgumentParser:
     describe_disk(commands.add_parser("disk", help=text, description=f"{text[0].upper()}{text[1:]}."), _say)
     text = "look at the machines that are kept, enter them, or end them"
     _describe_vm(commands.add_parser("vm", help=text, description=f"{text[0].upper()}{text[1:]}."))
+    text = "list the steps that features can be written in without any Python"
+    _describe_steps(commands.add_parser("steps", help=text, description=f"{text[0].upper()}{text[1:]}."))
     text = "make an HTML report of what runs with --alluredir left"
     _describe_report(commands.add_parser("report", help=text, description=f"{text[0].upper()}{text[1:]}."))
     return whole
+
+
+def _describe_steps(steps: argparse.ArgumentParser) -> None:
+    steps.set_defaults(command=_steps)
+    steps.add_argument(
+        "--grep", metavar="WORD", default="", help="only those that have this in their text, meaning or group"
+    )
+
+
+def _steps(options: argparse.Namespace) -> int | None:
+    from pytest_bootc import step_commands
+
+    return step_commands.show(options, _say)
 
 
 def _describe_report(report: argparse.ArgumentParser) -> None:

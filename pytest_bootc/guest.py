@@ -7,6 +7,7 @@ Python, and every command costs an emulated one a tenth of a second and more.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import NoReturn
 
 from pytest_bootc.capabilities import FileCapabilities
@@ -23,7 +24,16 @@ from pytest_bootc.journal import (
     parse_journal,
     skipped_unit,
 )
-from pytest_bootc.shell import Command, CommandResult, CommandRunner, ShellVerbs, time_limit, wait_for
+from pytest_bootc.shell import (
+    Command,
+    CommandResult,
+    CommandRunner,
+    ShellVerbs,
+    shell_line,
+    time_limit,
+    user_command,
+    wait_for,
+)
 from pytest_bootc.system import (
     GuestFacts,
     Mount,
@@ -74,6 +84,10 @@ class Guest(ShellVerbs):
     def within(self, deadline: Deadline) -> Guest:
         """The same guest, with a deadline that all its answers together must keep."""
         return Guest(self._runner, deadline=deadline)
+
+    def as_user(self, name: str) -> Guest:
+        """The same guest, asked by a user of it: in their home folder, with the bus of their session."""
+        return Guest(_UserRunner(self._runner, name), deadline=self._deadline)
 
     def execute(
         self,
@@ -318,3 +332,26 @@ class Guest(ShellVerbs):
     def _unit_error(self, unit: Unit, user: str | None) -> UnitError:
         status = self.execute(as_user(user, status_command(unit.name)))
         return UnitError(f"{unit.name} will not become active: {unit.reason}", details=status.stdout or status.stderr)
+
+
+class _UserRunner:
+    """Runs commands as a user of the guest."""
+
+    def __init__(self, runner: CommandRunner, name: str) -> None:
+        self._runner = runner
+        self._name = name
+
+    def execute(
+        self,
+        command: Command,
+        *,
+        timeout: float | None = None,
+        deadline: Deadline | None = None,
+        stdin: bytes = b"",
+        env: Mapping[str, str] | None = None,
+    ) -> CommandResult:
+        """Run a command, as :meth:`ShellVerbs.execute` says; its result names it without what is around it."""
+        line = shell_line(command, env)
+        words = user_command(self._name, ("sh", "-c", line))
+        result = self._runner.execute(words, timeout=timeout, deadline=deadline, stdin=stdin)
+        return replace(result, command=f"{line}  # as {self._name}")

@@ -18,8 +18,18 @@ import pytest
 BOOT_SUITE = "boot"
 
 NEEDS_MARKER = (
-    "needs(*words): what the machine must have for the test to run: program:NAME, unit:NAME, file:PATH, network, live. "
-    "Without it the test is skipped, and says which"
+    "needs(*words): what the machine must have for the test to run; without it the test is skipped, and says which. "
+    "Features write it as a tag: @needs.program.podman, @needs.unit.a.service, @needs.file:/etc/a, @needs.network, and "
+    "%20 for a space. Words are program:NAME, unit:NAME, user-unit:NAME, file:PATH, package:NAME, flatpak:ID, "
+    "app:ID (of its desktop file), extension:UUID (of GNOME Shell), container-image:NAME (in root's Podman), "
+    "ujust:RECIPE or ujust:RECIPE=TEXT (TEXT is in the recipe), setting:SCHEMA (of gsettings), "
+    "command:LINE (of shell, that exits with 0), and brew, user (somebody with an id from 1000 to 60000), selinux, "
+    "tpm, wireless, network, live, installed_disk"
+)
+IMAGE_MARKER = (
+    "image(*names): the test is for images of these names only: the last part of the reference (or, with --host and "
+    "--disk, one of ID, VARIANT_ID and IMAGE_ID in os-release) contains one of them. Features write it as a tag: "
+    "@image.bluefin"
 )
 EXPECTS_MARKER = (
     "expects_trouble(*words, reason): what the test does to its guest on purpose, and why, so that it does not count: "
@@ -33,7 +43,7 @@ SERIAL_MARKER = (
     "serial(group=''): under pytest-xdist, tests of the same group run on one worker, one after the other, whatever "
     "--dist says (but each)"
 )
-MARKERS = (NEEDS_MARKER, EXPECTS_MARKER, MUTATES_MARKER, SERIAL_MARKER)
+MARKERS = (NEEDS_MARKER, IMAGE_MARKER, EXPECTS_MARKER, MUTATES_MARKER, SERIAL_MARKER)
 
 
 class Option(NamedTuple):

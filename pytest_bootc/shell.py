@@ -26,6 +26,20 @@ _COMMAND_SECONDS = 60.0
 _SHOWN_COMMAND = 120
 _SHOWN_OUTPUT = 4000
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+# $1 is the user; the others are the command.
+_AS_USER = """
+name=$1; shift
+uid=$(id -u "$name") || exit
+home=$(eval "echo ~$name")
+runtime=/run/user/$uid
+set -- env HOME="$home" USER="$name" LOGNAME="$name" \\
+  XDG_RUNTIME_DIR="$runtime" DBUS_SESSION_BUS_ADDRESS="unix:path=$runtime/bus" "$@"
+cd "$home" 2>/dev/null || cd /
+PATH=$PATH:/usr/sbin:/sbin
+[ "$(id -u)" = "$uid" ] || set -- runuser -u "$name" -- "$@"
+exec "$@"
+"""
+_USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*\$?")
 
 
 @dataclass(frozen=True)
@@ -208,6 +222,18 @@ def shell_line(command: Command, env: Mapping[str, str] | None = None) -> str:
     if isinstance(command, str):
         return f"export {words}; {command}" if words else command
     return f"env {words} {shlex.join(command)}" if words else shlex.join(command)
+
+
+def user_command(name: str, words: Sequence[str]) -> Sequence[str]:
+    """The command that runs another one as a user: in their home folder, with their session's bus and runtime folder.
+
+    Source: runuser(1), XDG Base Directory Specification, pam_systemd(8).
+
+    :raises ConfigError: this is no name of a user.
+    """
+    if not _USER.fullmatch(name):
+        raise ConfigError(f"{name!r} is no name of a user", resolution="use letters, digits and . _ -")
+    return ("sh", "-c", _AS_USER, "sh", name, *words)
 
 
 def short(line: str) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pytest_bootc.errors import GuestError
+from pytest_bootc.shell import user_command
 
 _PROPERTIES = (
     "Id",
@@ -37,15 +38,6 @@ set -f
 listed=$({LIST} --all --state="$1" list-units) || exit
 names=$(printf '%s\\n' "$listed" | while read -r name rest; do printf '%s\\n' "$name"; done)
 [ -z "$names" ] || exec {_SHOW} -- $names
-"""
-
-_AS_USER = """
-name=$1; shift
-uid=$(id -u "$name") || exit
-runtime=/run/user/$uid
-set -- env XDG_RUNTIME_DIR="$runtime" DBUS_SESSION_BUS_ADDRESS="unix:path=$runtime/bus" "$@"
-[ "$(id -u)" = "$uid" ] || set -- runuser -u "$name" -- "$@"
-exec "$@"
 """
 
 
@@ -149,7 +141,7 @@ def as_user(user: str | None, command: Sequence[str]) -> Sequence[str]:
     if user is None:
         return command
     program, *arguments = command
-    return ("sh", "-c", _AS_USER, "sh", user, program, "--user", *arguments)
+    return user_command(user, (program, "--user", *arguments))
 
 
 def parse_units(text: str) -> list[Unit]:

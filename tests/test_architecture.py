@@ -23,9 +23,9 @@ LAYERS: dict[str, int] = {
     "alarm": 4, "evidence": 5, "verdict": 5, "exemptions": 5,
     "reports": 6, "compat": 6, "features": 6,
     "options": 7, "configuration": 7, "collection": 7, "run": 7, "circumstances": 7, "judging": 7,
-    "guarding": 7, "renewal": 7, "retrying": 7, "tracebacks": 7, "gates": 7, "hooks": 7, "item_hooks": 7,
+    "guarding": 7, "renewal": 7, "retrying": 7, "tracebacks": 7, "gates": 7, "needs": 7, "hooks": 7, "item_hooks": 7,
     "feature_hooks": 7, "scheduling": 7, "serial": 7, "workers": 7,
-    "fixtures": 7, "plugin": 7, "cli": 7, "disk_commands": 7, "vm_commands": 7,
+    "fixtures": 7, "plugin": 7, "cli": 7, "disk_commands": 7, "vm_commands": 7, "step_commands": 7,
 }  # fmt: skip
 
 # What stands beside its layer's others, and is the ground of some of them.

@@ -10,6 +10,7 @@ import pytest
 
 from pytest_bootc.errors import ConfigError
 from pytest_bootc.features.failures import snippet
+from pytest_bootc.features.steps import definitions_of
 from pytest_bootc.features.suite import FeatureSuite, suites_of
 
 
@@ -67,10 +68,11 @@ def _steps(suite: FeatureSuite) -> Iterator[tuple[str, Any]]:
 
 
 def _definitions(suite: FeatureSuite, step: Any) -> list[Any]:
-    """All that match, in the order in which behave looks."""
+    """All that match, in the order in which behave looks; one of the library only where there are none."""
     kinds = dict.fromkeys((step.step_type, "step"))
     candidates = [definition for kind in kinds for definition in suite.registry.steps[kind]]
-    return [definition for definition in candidates if definition.match(step.name)]
+    own = [definition for definition in candidates if definition.match(step.name)]
+    return own or list(definitions_of(step.name))
 
 
 def _shown(path: str) -> str:

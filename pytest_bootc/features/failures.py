@@ -18,7 +18,11 @@ _FAILED = ">"
 
 
 class ScenarioError(AssertionError):
-    """A scenario that cannot judge anything. It needs no traceback: no code of anybody has failed."""
+    """A scenario that failed, or cannot judge anything. It needs no traceback: no code of anybody has failed."""
+
+
+class MissedError(ScenarioError):
+    """Something is not as a step of the library expects it."""
 
 
 class UndefinedStepError(ScenarioError):

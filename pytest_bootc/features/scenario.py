@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -49,6 +50,7 @@ class ScenarioRun:
         internals.push(context, "scenario")
         self._begun = True
         context.scenario = scenario
+        context.scenario_began = time.monotonic()
         context.tags = set(scenario.effective_tags)
         internals.set_for_the_run(context, "active_outline", internals.row_of(scenario))
         runner.setup_capture(name="scenario")

@@ -21,12 +21,13 @@ import pytest
 from behave.api import step_matchers
 from behave.matchers import use_current_step_matcher_as_default, use_default_step_matcher
 from behave.pathutil import select_subdirectories
-from behave.step_registry import StepRegistry, setup_step_decorators
+from behave.step_registry import setup_step_decorators
 
 from pytest_bootc import compat
 from pytest_bootc.errors import ConfigError
 from pytest_bootc.features import internals
 from pytest_bootc.features.settings import make_configuration
+from pytest_bootc.features.steps import LayeredRegistry
 from pytest_bootc.features.traces import without_runner
 
 _SUITES = pytest.StashKey[dict[Path, "FeatureSuite"]]()
@@ -64,7 +65,7 @@ class FeatureSuite:
         self.configuration.base_dir = str(self.root)
         self.configuration.paths = [str(self.root)]
         self.features: dict[Path, Any] = {}
-        self.registry = StepRegistry()
+        self.registry = LayeredRegistry()
         self.environment: dict[str, Any] = {}
         self._config = config
         self._package = f"features_{next(_numbers)}"
@@ -98,7 +99,7 @@ class FeatureSuite:
         self._loaded = True
 
     def definitions(self) -> list[Any]:
-        """Every step definition."""
+        """Every step definition of its own."""
         return [definition for kind in _KINDS for definition in self.registry.steps[kind]]
 
     def activate(self) -> None:

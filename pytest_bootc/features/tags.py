@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
+from urllib.parse import unquote
 
 import pytest
 
@@ -13,7 +14,7 @@ SEVERITIES = ("blocker", "critical", "normal", "minor", "trivial")
 _LABEL = re.compile(r"allure\.label\.(\w+):(.+)")
 _LINK = re.compile(r"allure\.link(?:\.(\w+))?:(.+)")
 _ISSUE = re.compile(r"(?:allure\.)?(issue|tms):(.+)")
-_WITH_VALUE = re.compile(r"(fixture|xdist_group|needs)\.(.+)")
+_WITH_VALUE = re.compile(r"(fixture|xdist_group|needs|image)\.(.+)")
 # Markers of pytest that mean nothing, or something else, without arguments.
 _RESERVED = frozenset(("parametrize", "usefixtures", "filterwarnings", "skipif", "tryfirst", "trylast"))
 
@@ -33,7 +34,8 @@ class TagReader:
     def _marks_of(self, tag: str) -> Iterator[pytest.MarkDecorator]:
         valued = _WITH_VALUE.fullmatch(tag)
         if valued is not None and valued[1] != "fixture":
-            yield getattr(pytest.mark, valued[1])(valued[2])
+            value = need_in(valued[2]) if valued[1] == "needs" else unquote(valued[2])
+            yield getattr(pytest.mark, valued[1])(value)
             return
         allure = list(_allure_marks(tag)) if self._labelled else []
         yield from allure
@@ -47,6 +49,15 @@ class TagReader:
             self._config.addinivalue_line("markers", f"{name}: the tag @{tag} of features")
         mark: pytest.MarkDecorator = getattr(pytest.mark, name)
         return mark
+
+
+def need_in(text: str) -> str:
+    """The word of the marker ``needs`` that a tag means: ``unit.a.service`` and ``unit:a.service`` are one.
+
+    What no tag can have is written as in addresses: ``%20`` is a space.
+    """
+    found = re.fullmatch(r"([^.:]+)[.:](.+)", text)
+    return text if found is None else f"{found[1]}:{unquote(found[2])}"
 
 
 def fixtures_in(tags: Iterable[str]) -> list[str]:

@@ -12,11 +12,11 @@ Script = Callable[..., Path]
 
 MET = """
 [[control]]
-match = "command -v 'odd name' >"
+match = "command -v 'odd name';"
 [[control]]
-match = "systemctl cat sshd.service >"
+match = "systemctl cat sshd.service;"
 [[control]]
-match = "test -e /etc/os-release >"
+match = "test -e /etc/os-release;"
 """
 
 

@@ -1,0 +1,40 @@
+"""The step library: definitions that every folder of features has, without importing anything.
+
+``from pytest_bootc.features.steps import ask, run, missed`` lets the step files of a folder use what these are made
+of. Importing defines nothing for behave.
+"""
+
+from pytest_bootc.features.steps import (
+    buses,
+    commands,
+    containers,
+    files,
+    flatpaks,
+    journals,
+    output,
+    programs,
+    settings,
+    units,
+    users,
+)
+from pytest_bootc.features.steps.asking import ask, guest_of, missed, result_of, run
+from pytest_bootc.features.steps.library import PHRASES, LayeredRegistry, Phrase, definitions_of, grouped
+from pytest_bootc.features.steps.users import user_of
+
+#: The modules of definitions, in the order in which they are listed.
+GROUPS = (commands, output, units, journals, files, programs, users, buses, settings, flatpaks, containers)
+
+__all__ = [
+    "GROUPS",
+    "PHRASES",
+    "LayeredRegistry",
+    "Phrase",
+    "ask",
+    "definitions_of",
+    "grouped",
+    "guest_of",
+    "missed",
+    "result_of",
+    "run",
+    "user_of",
+]
