@@ -65,6 +65,7 @@ _FACTS: Mapping[str, str] = {
     "brew": "test -x /home/linuxbrew/.linuxbrew/bin/brew",
     "user": "awk -F: '$3 >= 1000 && $3 <= 60000 {found = 1} END {exit !found}' /etc/passwd",
     "selinux": "test -e /sys/fs/selinux/enforce",
+    "deployment": """[ -e /run/ostree-booted ] || bootc status --json | grep -q '"type": *"'""",
     "tpm": "test -e /dev/tpm0",
     "wireless": "ls -d /sys/class/net/*/phy80211 /sys/class/net/*/wireless 2>/dev/null | grep -q .",
 }

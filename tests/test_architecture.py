@@ -56,6 +56,7 @@ OWNERS = {
     "allure": {"reports.allure"},
     "allure_commons": {"reports.allure"},
     "behave": {"features"},
+    "yaml": {"features"},
     "_pytest": {"compat"},
 }
 

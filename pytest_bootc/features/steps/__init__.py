@@ -8,12 +8,17 @@ from pytest_bootc.features.steps import (
     buses,
     commands,
     containers,
+    deployments,
+    desktop_entries,
     files,
     flatpaks,
     journals,
+    network,
     output,
+    processes,
     programs,
     settings,
+    system,
     units,
     users,
 )
@@ -22,7 +27,10 @@ from pytest_bootc.features.steps.library import PHRASES, LayeredRegistry, Phrase
 from pytest_bootc.features.steps.users import user_of
 
 #: The modules of definitions, in the order in which they are listed.
-GROUPS = (commands, output, units, journals, files, programs, users, buses, settings, flatpaks, containers)
+GROUPS = (
+    commands, output, files, programs, units, journals, processes, users, system, deployments, network, buses, settings,
+    desktop_entries, flatpaks, containers,
+)  # fmt: skip
 
 __all__ = [
     "GROUPS",

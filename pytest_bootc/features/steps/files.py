@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import shlex
 import tomllib
+from collections.abc import Callable
 from typing import Any
+
+import yaml
 
 from pytest_bootc.features.steps.asking import (
     ask,
@@ -22,6 +25,7 @@ from pytest_bootc.features.steps.library import given, then
 from pytest_bootc.shell import CommandResult
 
 _KINDS = {"file": "-f", "folder": "-d", "path": "-e", "socket": "-S"}
+_READERS: dict[str, Callable[[str], Any]] = {"JSON": json.loads, "TOML": tomllib.loads, "YAML": yaml.safe_load}
 _LOOK = 'ls -ld -- "$1"; test "$2" "$1"'
 _RESTORE = 'if [ -e "$2" ]; then cp -a -- "$2" "$1" && rm -f -- "$2"; else rm -f -- "$1"; fi'
 _WRITE = 'mkdir -p -- "$(dirname -- "$1")" && { [ ! -e "$1" ] || cp -a -- "$1" "$2"; } && cat > "$1"'
@@ -129,6 +133,7 @@ def matches(context: Any, path: str, regex: str, *, expected: bool) -> None:
 
 
 @then("the file {path} is valid JSON", form="JSON")
+@then("the file {path} is valid YAML", form="YAML")
 @then("the file {path} is valid TOML", form="TOML")
 def is_valid(context: Any, path: str, form: str) -> None:
     """There is a file that can be read as a document of this form."""
@@ -136,6 +141,7 @@ def is_valid(context: Any, path: str, form: str) -> None:
 
 
 @then('the JSON value at {place} in the file {path} is "{value}"', form="JSON")
+@then('the YAML value at {place} in the file {path} is "{value}"', form="YAML")
 @then('the TOML value at {place} in the file {path} is "{value}"', form="TOML")
 def value_is(context: Any, place: str, path: str, value: str, form: str) -> None:
     """The document in the file has this at a place such as ``default[0].type``; numbers go between the quotes, too."""
@@ -197,7 +203,6 @@ def _content(context: Any, path: str) -> CommandResult:
 def _document(context: Any, path: str, form: str) -> tuple[Any, CommandResult]:
     result = _content(context, path)
     try:
-        read = {"JSON": json.loads, "TOML": tomllib.loads}[form]
-        return read(result.stdout), result
-    except ValueError as error:
+        return _READERS[form](result.stdout), result
+    except (ValueError, yaml.YAMLError) as error:
         missed(f"{path} is not {form}: {error}", result)
