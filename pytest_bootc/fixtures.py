@@ -83,6 +83,7 @@ def ssh(vm: VM) -> Iterator[SSHSession]:
 
         with vm.after_each_boot(connect_anew), vm.when_interrupted(session.interrupt):
             yield session
+        vm.leave_login(session)
 
 
 @pytest.fixture(scope="session")

@@ -28,14 +28,15 @@ NAME = "base-check"
 _MOST_BYTES = 1_000_000
 _JOURNAL = f"journalctl --quiet --no-pager --boot --output=json --output-fields={_FIELDS}"
 #: What asks the guest: POSIX sh, for :func:`parse`. Denials and cores are few, and the journal finds both by index;
-#: a kernel that talks much must not hide the cores.
+#: a kernel that talks much must not hide the cores. While systemd is asked, another processor reads the journal.
 CHECK = f"""\
 : {NAME}
 export LC_ALL=C SYSTEMD_COLORS=0
+{{ {_JOURNAL} --lines=200 {COREDUMP_MATCH}; {_JOURNAL} --lines=1000 {_DENIALS} |
+  grep -e 'avc: *denied' -e 'apparmor=.*DENIED'; }} 2>&1 | tail -c {_MOST_BYTES} | {{
 printf '{_MARK}failed\\n'; {LIST} --state=failed list-units
 printf '{_MARK}jobs\\n'; {LIST} list-jobs
-printf '{_MARK}journal\\n'; {{ {_JOURNAL} --lines=200 {COREDUMP_MATCH}; {_JOURNAL} --lines=1000 {_DENIALS} |
-  grep -e 'avc: *denied' -e 'apparmor=.*DENIED'; }} | tail -c {_MOST_BYTES}
+printf '{_MARK}journal\\n'; cat; }}
 printf '{_MARK}end\\n'
 """
 #: The answer of a guest in which nothing is wrong.

@@ -163,6 +163,14 @@ class SSHEndpoint:
     host_key: str | None = None
 
 
+@dataclass(frozen=True)
+class HeldLogin:
+    """A login between two processes: the descriptor of its connection, and a secret that belongs to it, as text."""
+
+    descriptor: int
+    state: str
+
+
 class Evidence(Enum):
     """When evidence is kept."""
 

@@ -11,7 +11,7 @@ from typing import Protocol, runtime_checkable
 
 from pytest_bootc.deadline import Deadline
 from pytest_bootc.errors import BootcTestError, ConfigError
-from pytest_bootc.model import GoldenDisk, MachineFacts, MachineSpec, RunConfig, SSHEndpoint
+from pytest_bootc.model import GoldenDisk, HeldLogin, MachineFacts, MachineSpec, RunConfig, SSHEndpoint
 from pytest_bootc.progress import SILENT, Progress
 
 
@@ -144,8 +144,11 @@ class CanBeKept(Protocol):
     def keep(self) -> None:
         """From now on the end of this process, however it ends, leaves it running."""
 
-    def leave(self) -> None:
-        """Let it go on without us."""
+    def leave(self, login: HeldLogin | None) -> None:
+        """Let it go on without us, and keep a login for who uses it next; the descriptor is closed here."""
+
+    def take_held_login(self) -> HeldLogin | None:
+        """The login that its last user has left, if there is one and nobody has taken it."""
 
     def spoil(self) -> None:
         """Say that no later run is to use it."""

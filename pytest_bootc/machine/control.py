@@ -42,12 +42,12 @@ exec 3<>"$control"
 while :; do
     while read -r number seconds command <&3; do
         command=$(printf '%b' "$command")
-        # A file and a port of its own for each: what a command leaves running may write on, and keep files open.
-        rm -f $out
         ${{limit:+timeout -k 5 "$seconds"}} sh -c "$command" >$out 2>&1 </dev/null 3>&-
         status=$?
         size=$(wc -c <$out)
         {{ echo "$number $status" $size; head -c "$size" $out; }} >&3
+        # A file and a port of its own for each: what a command leaves running may write on, and keep files open.
+        rm -f $out
     done
     sleep 1
 done

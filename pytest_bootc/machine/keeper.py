@@ -15,6 +15,7 @@ from typing import IO, Any
 from pytest_bootc import command
 from pytest_bootc.deadline import Deadline
 from pytest_bootc.errors import BackendError
+from pytest_bootc.model import HeldLogin
 
 _MOST_DESCRIPTORS = 8
 _PIECE = 1 << 16
@@ -47,6 +48,8 @@ class Keeper:
         self.told: list[Mapping[str, Any]] = []
         #: The descriptors that came with the machine: the lock of its folder, and connections that were held for us.
         self.descriptors: list[int] = []
+        #: A login on the guest that the machine's last user has left.
+        self.login: HeldLogin | None = None
         self._ended = False
         self.stdin: IO[bytes] | None = None
         self.stdout: IO[bytes] | None = None
@@ -61,18 +64,32 @@ class Keeper:
         :raises BackendError: it is just being ended.
         """
         self._say("use")
-        buffer = b""
-        while not self.descriptors:
+        buffer, yours = b"", None
+        while yours is None:
             *lines, buffer = (buffer + self._receive()).split(b"\n")
             for line in lines:
                 message = json.loads(line)
                 if message["event"] == "busy":
                     raise KeptElsewhereError(f"process {message['pid']} uses the machine", message["pid"])
-                if message["event"] != "yours":
+                if message["event"] == "yours":
+                    yours = message
+                else:
                     self.told.append(message)
+        if "login" in yours:
+            self.login = HeldLogin(self.descriptors.pop(), yours["login"])
         self._connection.settimeout(None)
         self.stdin = self._connection.makefile("wb")
         self.stdout = self._connection.makefile("rb")
+
+    def leave_login(self, login: HeldLogin) -> None:
+        """Have a login kept for who uses the machine next.
+
+        :raises BackendError: it is just being ended.
+        """
+        try:
+            socket.send_fds(self._connection, [f"login {login.state}\n".encode()], [login.descriptor])
+        except OSError as error:
+            raise BackendError(f"the machine is just being ended: {error.strerror}") from error
 
     def visit(self) -> tuple[int | None, float]:
         """Keep the machine from being idle while this connection lasts: who uses it, and for how long nobody has.

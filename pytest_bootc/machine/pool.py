@@ -16,11 +16,10 @@ from pytest_bootc.machine.base import (
     HasCrash,
     HasSavedBoots,
     HasVitalSigns,
-    KeepsMachines,
     Machine,
     PowerState,
 )
-from pytest_bootc.machine.spares import Spares
+from pytest_bootc.machine.spares import Spare, Spares, join
 from pytest_bootc.machine.terms import BootFailure, Examiner, Terms
 from pytest_bootc.machine.verbs import KEEPALIVE, LONGEST_KEEPALIVE, MachineVerbs
 from pytest_bootc.machine.watch import Watch
@@ -93,6 +92,8 @@ class VM(MachineVerbs):
             self.timeline.note(f"{self._machine.name} is ended")
         if self._watch is not None:
             self._watch.end()
+        if self._login is not None:
+            self._login.close()
         self._machine = self._watch = self._login = None
         self._stack.close()
 
@@ -104,7 +105,8 @@ class VM(MachineVerbs):
         if self._watch is not None:
             self._watch.end()
         if kept and isinstance(machine, CanBeKept):
-            machine.leave()
+            session = self.take_login()
+            machine.leave(None if session is None else session.hand_over())
         self.release()
         return kept
 
@@ -136,6 +138,12 @@ class VM(MachineVerbs):
         """The login that came with the machine, if there is one and nobody has taken it."""
         session, self._login = self._login, None
         return session
+
+    def leave_login(self, session: SSHSession) -> None:
+        """Take a login back, for the next run on a machine that is kept; the session is closed then."""
+        if self.stays and session.connected:
+            self._login = SSHSession(session.endpoint)
+            self._login.take_over(session)
 
     def condemn(self) -> None:
         """Have the next :meth:`use` boot a fresh machine, also where the last one did not come to boot."""
@@ -248,15 +256,12 @@ class VM(MachineVerbs):
 
     def _join(self, spec: MachineSpec, disk: GoldenDisk | None) -> bool:
         """Take over a machine that an earlier run has kept, if there is one."""
-        if not self.stays or not isinstance(self._backend, KeepsMachines):
-            return False
-        machine = self._stack.enter_context(self._backend.kept(spec, disk))
-        if machine is not None:
-            self._take_over(machine)
-        return machine is not None
+        return self.stays and self._accept(join(self._backend, (spec, disk)))
 
     def _take_spare(self, spec: MachineSpec, disk: GoldenDisk | None) -> bool:
-        spare = self._spares.take((spec, disk))
+        return self._accept(self._spares.take((spec, disk)))
+
+    def _accept(self, spare: Spare | None) -> bool:
         if spare is None:
             return False
         self._stack.push(spare.stack.pop_all())

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -37,6 +38,7 @@ from pytest_bootc.machine.warm import Boot
 from pytest_bootc.model import (
     Accelerator,
     GoldenDisk,
+    HeldLogin,
     LiveDisk,
     MachineFacts,
     MachineSpec,
@@ -90,6 +92,7 @@ class QemuMachine:
         self._origin = ""
         self._mishaps: list[str] = []
         self._runs, self._up_since = 1, time.time()
+        self._login: HeldLogin | None = None
         self._wiring = Wiring(
             qmp=folder.socket("qmp"),
             control=folder.socket("control"),
@@ -237,11 +240,26 @@ class QemuMachine:
         self._write_record()
         self._power.keep()
 
-    def leave(self) -> None:
-        """Let it go on without us."""
+    def leave(self, login: HeldLogin | None) -> None:
+        """Let it go on without us, and keep a login for who uses it next; the descriptor is closed here."""
         self._write_record()
+        if login is not None:
+            self._leave_login(login)
         self._power.leave()
         self._folder.leave()
+
+    def _leave_login(self, login: HeldLogin) -> None:
+        try:
+            # Where the machine is just being ended, so is the login.
+            with suppress(BackendError), closing(Keeper(self._folder.socket(KEEPER), Deadline.after(_SHORT))) as keeper:
+                keeper.leave_login(login)
+        finally:
+            os.close(login.descriptor)
+
+    def take_held_login(self) -> HeldLogin | None:
+        """The login that its last user has left, if there is one and nobody has taken it."""
+        login, self._login = self._login, None
+        return login
 
     def spoil(self) -> None:
         """Say that no later run is to use it."""
@@ -256,6 +274,7 @@ class QemuMachine:
         record = kept.record
         self._go_on_from(record.boot)
         self._runs, self._up_since = record.runs + 1, record.up_since
+        self._login = keeper.login
         self._power.join(keeper, self._wiring, deadline)
         while (event := self._power.channel.next_event(Deadline.after(0))) is not None:
             # Somebody has rebooted it meanwhile.

@@ -30,7 +30,7 @@ class Spare:
     def give_back(self) -> None:
         """End it; one that an earlier run has kept goes on."""
         if self.kept and isinstance(self.machine, CanBeKept):
-            self.machine.leave()
+            self.machine.leave(None if self.session is None else self.session.hand_over())
         self.stack.close()
 
 
@@ -106,19 +106,10 @@ class _Order:
 
     def _make(self) -> None:
         try:
-            self._spare = self._join() or self._start()
+            self._spare = (join(self._backend, self.shape) if self._kept else None) or self._start()
         except BootcTestError:
             # Nobody has asked for it yet. Who does will try himself.
             return
-
-    def _join(self) -> Spare | None:
-        if not self._kept or not isinstance(self._backend, KeepsMachines):
-            return None
-        with ExitStack() as stack:
-            machine = stack.enter_context(self._backend.kept(*self.shape))
-            if machine is None:
-                return None
-            return Spare(machine, _logged_in(machine, stack), stack.pop_all(), kept=True)
 
     def _start(self) -> Spare | None:
         with ExitStack() as stack:
@@ -133,13 +124,33 @@ class _Order:
             return Spare(machine, session, stack.pop_all())
 
 
+def join(backend: Backend, shape: Shape) -> Spare | None:
+    """A machine of this shape that an earlier run has kept; ``None`` where there is none.
+
+    Raises as :meth:`KeepsMachines.kept` does.
+    """
+    if not isinstance(backend, KeepsMachines):
+        return None
+    with ExitStack() as stack:
+        machine = stack.enter_context(backend.kept(*shape))
+        if machine is None:
+            return None
+        return Spare(machine, _logged_in(machine, stack), stack.pop_all(), kept=True)
+
+
 def _logged_in(machine: Machine, stack: ExitStack) -> SSHSession | None:
     """A login whose first command, which is the slow one, has been run; ``None`` for a guest that has no way in.
 
     The stack closes it.
     """
     limit = Deadline.after(_LOGIN_SECONDS * machine.facts.time_factor)
+    held = machine.take_held_login() if isinstance(machine, CanBeKept) else None
     try:
+        if held is not None:
+            session = SSHSession.resume(machine.ssh_endpoint(limit), held, keepalive=keepalive_of(machine.facts))
+            if session is not None:
+                stack.callback(session.close)
+                return session
         session = SSHSession.connect(machine.ssh_endpoint(limit), limit, keepalive=keepalive_of(machine.facts))
     except BootcTestError:
         return None

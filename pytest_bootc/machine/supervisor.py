@@ -19,8 +19,9 @@ A machine is *kept* after its owner has said ``keep``: at the end of file everyt
 connected to the socket of the plan for the idle time. Who connects says a line:
 
 - ``use``: be the owner, as by standard input. Starts and ends are told, and then comes ``{"event": "yours"}``, with the
-  descriptors of the lock and of connections to the sockets that are to be held. Those are held so that a guest sees
+  descriptors of the lock, of connections to the sockets that are to be held, and of the login if there is one. Those are held so that a guest sees
   somebody at the other end of its ports while nobody is. If there is an owner: ``{"event": "busy", "pid": PID}``;
+- ``login STATE``, with a descriptor: keep a login on the guest for the next owner, who gets both with ``yours``;
 - ``visit``: be there, so that the machine is not idle: ``{"event": "status", "user": PID or null, "idle": SECONDS}``;
 - ``end``: kill all, remove the folders, unless there is an owner.
 
@@ -108,6 +109,7 @@ class _Watch:
         self._kept = kept or {}
         self._listener = _listen(str(kept["socket"])) if kept else None
         self._clients: dict[socket.socket, bytes] = {}
+        self._login: tuple[int, str] | None = None
         self._user: socket.socket | None = None
         self._visitors: set[socket.socket] = set()
         self._held: list[socket.socket] = []
@@ -166,9 +168,11 @@ class _Watch:
 
     def _hear_client(self, client: socket.socket) -> "bool | None":
         try:
-            chunk = client.recv(4096)
+            chunk, descriptors, _, _ = socket.recv_fds(client, 4096, 1)
         except OSError:
-            chunk = b""
+            chunk, descriptors = b"", []
+        if descriptors:
+            self._keep_login(descriptors[0], "")
         *lines, self._clients[client] = (self._clients[client] + chunk).split(b"\n")
         for line in lines:
             remove = self._do(client, line)
@@ -187,6 +191,8 @@ class _Watch:
             self._hand_over(client)
         elif line == b"end":
             return True
+        elif line.startswith(b"login ") and self._login is not None:
+            self._login = (self._login[0], line.partition(b" ")[2].decode())
         elif line == b"visit":
             alone = self._owner is None and self._user is None and not self._visitors
             idle = time.monotonic() - self._alone_since if alone else 0.0
@@ -202,8 +208,12 @@ class _Watch:
             if child.returncode is not None:
                 _tell(event="ended", name=name, status=child.returncode)
         held = [int(str(self._kept["lock"])), *(connection.fileno() for connection in self._held)]
-        _say(client, held, event="yours")
+        if self._login is None:
+            _say(client, held, event="yours")
+        else:
+            _say(client, [*held, self._login[0]], event="yours", login=self._login[1])
         self._let_go()
+        self._keep_login(None)
 
     def _forget(self, client: socket.socket) -> None:
         del self._clients[client]
@@ -222,6 +232,11 @@ class _Watch:
         self._held = [held for path in paths if (held := _connect(str(path))) is not None]  # type: ignore[attr-defined]
         if len(self._held) < len(paths):  # type: ignore[arg-type]
             self._let_go()
+
+    def _keep_login(self, descriptor: "int | None", state: str = "") -> None:
+        if self._login is not None:
+            os.close(self._login[0])
+        self._login = None if descriptor is None else (descriptor, state)
 
     def _let_go(self) -> None:
         for connection in self._held:

@@ -7,17 +7,18 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import cast
 
 import paramiko
 
 from pytest_bootc.deadline import Deadline
 from pytest_bootc.errors import SSHCommandError, SSHConnectError
+from pytest_bootc.model import HeldLogin
 from pytest_bootc.shell import Command, CommandResult, shell_line, short
 from pytest_bootc.ssh.border import FOREIGN, explain, said
 from pytest_bootc.ssh.ending import parse_siblings, siblings_command, signal_command
-from pytest_bootc.ssh.login import GuestTransport, exit_signal
+from pytest_bootc.ssh.resumption import hand_over
 from pytest_bootc.ssh.streams import Streams
+from pytest_bootc.ssh.transport import GuestTransport, exit_signal
 
 # sshd allows ten sessions on a connection (MaxSessions, sshd_config(5)); one is for files, one to end a command.
 _MOST_COMMANDS = 8
@@ -34,10 +35,9 @@ class Connection:
     ``keepalive`` is how many seconds the peer may be silent while something is under way.
     """
 
-    def __init__(self, client: paramiko.SSHClient, name: str, keepalive: float) -> None:
+    def __init__(self, transport: GuestTransport, name: str, keepalive: float) -> None:
         self.name = name
-        self._client = client
-        self._transport = cast(GuestTransport, client.get_transport())
+        self._transport = transport
         self._keepalive = keepalive
         self._cut_by: BaseException | None = None
         self._slots = threading.BoundedSemaphore(_MOST_COMMANDS)
@@ -51,10 +51,26 @@ class Connection:
     def close(self) -> None:
         """Drop the connection and end its threads."""
         self.cut(SSHConnectError(f"the connection to {self.name} was closed"))
-        self._closing.set()
-        self._client.close()
-        self._watch.join()
+        self._end()
+        self._transport.close()
         self._transport.join(_END_SECONDS)
+
+    def hand_over(self) -> HeldLogin | None:
+        """End our use of it, so that another process can go on with it; ``None`` where that cannot be."""
+        for channel in tuple(self._sessions):
+            self.end_session(channel)
+        try:
+            with self.working("handing it over"):
+                return hand_over(self._transport)
+        except SSHConnectError:
+            return None
+        finally:
+            self._cut_by = SSHConnectError(f"the connection to {self.name} was handed over")
+            self._end()
+
+    def _end(self) -> None:
+        self._closing.set()
+        self._watch.join()
 
     def cut(self, error: BaseException) -> None:
         """Break the connection: whatever runs in it, and is asked of it later, raises ``error``."""

@@ -9,17 +9,15 @@ import socket
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-from weakref import WeakKeyDictionary
+from typing import Any, cast
 
 import paramiko
-from paramiko.common import MSG_CHANNEL_REQUEST
-from paramiko.packet import Packetizer
 
 from pytest_bootc.deadline import Deadline
 from pytest_bootc.errors import ConfigError, SSHConnectError
 from pytest_bootc.model import SSHEndpoint
 from pytest_bootc.ssh.border import FINAL, FOREIGN, NoKeyError, explain, said
+from pytest_bootc.ssh.transport import GuestTransport
 
 # A guest in emulation needs seconds to say its first word; after a minute it is more likely that a packet got lost.
 _ATTEMPT_SECONDS = 60.0
@@ -29,22 +27,12 @@ _LONGEST_PAUSE = 2.0
 _REFUSED_PAUSE = 5.0
 _SYSTEM_KNOWN_HOSTS = Path("/etc/ssh/ssh_known_hosts")
 _KEY_CLASSES: tuple[type[paramiko.PKey], ...] = (paramiko.Ed25519Key, paramiko.ECDSAKey, paramiko.RSAKey)
-# The cheapest key exchange first: an emulated CPU takes a noticeable part of a second for the others.
-_KEX = "curve25519-sha256@libssh.org"
-
 _NO_METHODS = "No authentication methods available"  # in paramiko's words
 _UNREADABLE: tuple[type[BaseException], ...] = (*FOREIGN, ValueError)
 
 # paramiko tells of every broken handshake on stderr, with a traceback; here they come as exceptions.
 _LOGGER = "pytest_bootc.ssh.paramiko"
 logging.getLogger(_LOGGER).setLevel(logging.CRITICAL + 1)
-
-_exit_signals: WeakKeyDictionary[paramiko.Channel, str] = WeakKeyDictionary()
-
-
-def exit_signal(channel: paramiko.Channel) -> str | None:
-    """The signal that ended the channel's command, without SIG, where sshd told of one (RFC 4254, 6.10)."""
-    return _exit_signals.get(channel)
 
 
 def endpoint_name(endpoint: SSHEndpoint) -> str:
@@ -53,8 +41,8 @@ def endpoint_name(endpoint: SSHEndpoint) -> str:
     return f"{endpoint.user}@{host}:{endpoint.port}"
 
 
-def log_in(endpoint: SSHEndpoint, deadline: Deadline, *, refusal_is_final: bool = True) -> paramiko.SSHClient:
-    """A client that is logged in.
+def log_in(endpoint: SSHEndpoint, deadline: Deadline, *, refusal_is_final: bool = True) -> GuestTransport:
+    """A connection that is logged in.
 
     A port that is closed and a connection that breaks off are tried again, with growing pauses: sshd punishes
     addresses that connect and go away (PerSourcePenalties, sshd_config(5)). With ``refusal_is_final`` false, so is
@@ -81,51 +69,6 @@ def log_in(endpoint: SSHEndpoint, deadline: Deadline, *, refusal_is_final: bool 
         pause = min(_LONGEST_PAUSE, pause * 1.6)
 
 
-class _Packetizer(Packetizer):
-    """One that knows when the peer was last heard."""
-
-    def __init__(self, stream: socket.socket) -> None:
-        super().__init__(stream)
-        self.heard = time.monotonic()
-
-    def read_message(self) -> tuple[int, paramiko.Message]:
-        message = super().read_message()
-        self.heard = time.monotonic()
-        return message
-
-
-def _channel_request(channel: paramiko.Channel, message: paramiko.Message) -> None:
-    if message.get_text() == "exit-signal":
-        message.get_boolean()
-        _exit_signals[channel] = message.get_text()
-        return
-    message.rewind()
-    message.get_int()  # the channel's number, which was read before
-    channel._handle_request(message)  # type: ignore[attr-defined]
-
-
-class GuestTransport(paramiko.Transport):
-    """paramiko's transport, which also hears when the peer is alive and which signal ended a command."""
-
-    # paramiko drops exit-signal, and offers no public way to a request that it does not know.
-    _channel_handler_table = {  # noqa: RUF012 (as paramiko has it)
-        **paramiko.Transport._channel_handler_table,  # type: ignore[attr-defined]
-        MSG_CHANNEL_REQUEST: _channel_request,
-    }
-
-    packetizer: _Packetizer
-
-    def __init__(self, sock: Any) -> None:
-        super().__init__(sock, packetizer_class=_Packetizer)
-        security = self.get_security_options()
-        security.kex = (_KEX, *(name for name in security.kex if name != _KEX))
-
-    @property
-    def heard(self) -> float:
-        """When the peer last said something, on the monotonic clock."""
-        return self.packetizer.heard
-
-
 class _RefuseUnknown(paramiko.MissingHostKeyPolicy):
     def missing_host_key(self, client: paramiko.SSHClient, hostname: str, key: paramiko.PKey) -> None:
         raise SSHConnectError(
@@ -135,7 +78,7 @@ class _RefuseUnknown(paramiko.MissingHostKeyPolicy):
         )
 
 
-def _attempt(endpoint: SSHEndpoint, key: paramiko.PKey | None, deadline: Deadline) -> paramiko.SSHClient:
+def _attempt(endpoint: SSHEndpoint, key: paramiko.PKey | None, deadline: Deadline) -> GuestTransport:
     client = _client(endpoint)
     stream = socket.create_connection((endpoint.host, endpoint.port), timeout=max(0.1, deadline.remaining()))
     try:
@@ -170,7 +113,9 @@ def _attempt(endpoint: SSHEndpoint, key: paramiko.PKey | None, deadline: Deadlin
         if reason is not None:
             raise reason from error
         raise
-    return client
+    transport = cast(GuestTransport, client.get_transport())
+    transport.client = client
+    return transport
 
 
 def _reason(error: BaseException, deadline: Deadline, *, lost: bool) -> Exception | None:

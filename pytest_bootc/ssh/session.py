@@ -9,11 +9,13 @@ from pathlib import Path
 
 from pytest_bootc.deadline import Deadline
 from pytest_bootc.errors import ConfigError, SSHConnectError, SSHError, WaitTimeoutError
-from pytest_bootc.model import SSHEndpoint
+from pytest_bootc.model import HeldLogin, SSHEndpoint
 from pytest_bootc.shell import Command, CommandResult, ShellVerbs, shell_line, time_limit
 from pytest_bootc.ssh.connection import Connection
 from pytest_bootc.ssh.files import Files
 from pytest_bootc.ssh.login import endpoint_name, log_in
+from pytest_bootc.ssh.resumption import take_up
+from pytest_bootc.ssh.transport import GuestTransport
 
 #: Where the kernel names the current boot (random(4)).
 BOOT_ID = "/proc/sys/kernel/random/boot_id"
@@ -48,6 +50,27 @@ class SSHSession(ShellVerbs):
         session = cls(endpoint, keepalive=keepalive)
         session.reconnect(deadline)
         return session
+
+    @classmethod
+    def resume(cls, endpoint: SSHEndpoint, held: HeldLogin, *, keepalive: float = 15.0) -> SSHSession | None:
+        """Go on with a login that another process has handed over; ``None`` where the guest does not answer on it.
+
+        The descriptor belongs to the session, or is closed.
+        """
+        session = cls(endpoint, keepalive=keepalive)
+        try:
+            session._begin(take_up(held))
+        except SSHConnectError:
+            return None
+        if session.alive():
+            return session
+        session.close()
+        return None
+
+    def hand_over(self) -> HeldLogin | None:
+        """End this session and have another process go on with its login; ``None`` where that cannot be."""
+        opened, self._open = self._open, None
+        return None if opened is None else opened[0].hand_over()
 
     @property
     def endpoint(self) -> SSHEndpoint:
@@ -209,8 +232,10 @@ class SSHSession(ShellVerbs):
     def _reconnect(self, deadline: Deadline, endpoint: SSHEndpoint, *, refusal_is_final: bool) -> None:
         self.close()
         self._endpoint = endpoint
-        client = log_in(endpoint, deadline, refusal_is_final=refusal_is_final)
-        connection = Connection(client, endpoint_name(endpoint), self._keepalive)
+        self._begin(log_in(endpoint, deadline, refusal_is_final=refusal_is_final))
+
+    def _begin(self, transport: GuestTransport) -> None:
+        connection = Connection(transport, endpoint_name(self._endpoint), self._keepalive)
         self._open = connection, Files(connection)
 
     def _opened(self) -> tuple[Connection, Files]:

@@ -29,10 +29,13 @@ import time
 import pytest
 
 def test_writes(ssh):
-    ssh.succeed("touch /run/was-here")
+    ssh.succeed("touch /run/was-here; echo $PPID >/run/who-serves")
 
 def test_reads(ssh):
     assert ssh.succeed("ls /run/was-here") == "/run/was-here\\n"
+
+def test_goes_on(ssh):
+    assert ssh.succeed("echo $PPID") == ssh.succeed("cat /run/who-serves")
 
 def test_fails(ssh, vm, guest):
     print("here")
@@ -120,8 +123,8 @@ def name(lab: Laboratory) -> str:
 
 def test_the_next_run_uses_it_as_it_was_left(lab: Laboratory, name: str) -> None:
     began = time.monotonic()
-    told = lab.run("-k", "reads")
-    assert "1 passed" in told, told
+    told = lab.run("-k", "reads or goes_on")
+    assert "2 passed" in told, "also with the login of the run before"
     assert f"note: {name} was kept, is up since" in told
     assert f"note: {name} is kept until nobody has used it" in told
     assert [machine["name"] for machine in lab.machines()] == [name]

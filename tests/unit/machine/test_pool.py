@@ -21,7 +21,7 @@ from pytest_bootc.machine import pool
 from pytest_bootc.machine.fake import Answer, FakeMachine, Script
 from pytest_bootc.machine.pool import VM, Pool
 from pytest_bootc.machine.terms import Terms
-from pytest_bootc.model import Finding, GoldenDisk, MachineSpec, Trouble
+from pytest_bootc.model import Finding, GoldenDisk, HeldLogin, MachineSpec, Trouble
 from pytest_bootc.progress import SILENT, Progress
 
 Heard = list[tuple[Trouble | None, str]]
@@ -315,8 +315,11 @@ class LastingMachine(FakeMachine):
     def keep(self) -> None:
         self.note("keep")
 
-    def leave(self) -> None:
+    def leave(self, login: HeldLogin | None) -> None:
         self.note("leave")
+
+    def take_held_login(self) -> HeldLogin | None:
+        return None
 
     def spoil(self) -> None:
         self.note("spoil")

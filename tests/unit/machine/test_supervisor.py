@@ -412,6 +412,36 @@ def test_what_is_kept_outlives_its_owner_and_gets_another_one(kept: Kept) -> Non
     assert kept.folder.is_dir()
 
 
+def test_a_login_is_kept_for_the_next_owner(kept: Kept) -> None:
+    """The last that anybody leaves, once, and with its state; an earlier one is closed."""
+    kept.start(SLEEP, SLEEP)
+    kept.say("keep")
+    ends = []
+    for word in ("first", "second"):
+        ours, theirs = socket.socketpair()
+        ends.append(ours)
+        visitor = kept.visitor()
+        # In two pieces, as a stream may come.
+        socket.send_fds(visitor.connection, [b"login st"], [theirs.fileno()])
+        visitor.connection.sendall(f"ate of {word}\n".encode())
+        theirs.close()
+        visitor.say("visit")
+        assert visitor.told()["event"] == "status"
+    ends[0].settimeout(10)
+    assert ends[0].recv(1) == b""
+    kept.let_go()
+    user = kept.visitor()
+    assert user.use()[-1] == {"event": "yours", "login": "state of second"}
+    os.write(user.descriptors[-1], b"hello")
+    assert ends[1].recv(5) == b"hello"
+    user.close()
+    assert ends[1].recv(5) == b"", "nobody else has it"
+    another = kept.visitor()
+    wait_until(lambda: another.use()[-1] == {"event": "yours"}, Deadline.after(10), what="the first one to be gone")
+    for end in ends:
+        end.close()
+
+
 def test_the_held_connection_is_the_owners_alone(kept: Kept) -> None:
     """Else a guest would believe that somebody listens, after the owner has gone."""
     kept.start(SLEEP)
