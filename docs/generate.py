@@ -60,7 +60,7 @@ STATUSES = {
     ExitStatus.INTERRUPTED: "the run was interrupted or cut off, or a test file could not be collected",
     ExitStatus.INTERNAL_ERROR: "pytest or a plugin broke (pytest's own)",
     ExitStatus.USAGE: "the run was asked for something that it cannot do: options, references, missing programs",
-    ExitStatus.NOTHING_RAN: "a subject was judged by no test: none was collected, or all were skipped",
+    ExitStatus.NOTHING_RAN: "a subject was judged by no test, or by none of a suite that was asked for: all skipped",
     ExitStatus.LAB_TROUBLE: "only the laboratory failed; nothing is known about the image. Only this is worth a retry",
 }
 STATES = {

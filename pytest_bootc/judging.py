@@ -62,9 +62,10 @@ def prepare(items: list[pytest.Item], config: pytest.Config, run: Run) -> None:
         compat.set_up_first(item, _SETTLES)
         subject = subject_of(item, run)
         if subject is not None:
-            item.user_properties.append((junit.SUBJECT, subject.name))
+            suite = collection.suite_of(item)
+            item.user_properties += [(junit.SUBJECT, subject.name), *([(junit.SUITE, suite)] if suite else ())]
             if labelled:
-                allure.add_labels(item, subject.name, collection.suite_of(item))
+                allure.add_labels(item, subject.name, suite)
 
 
 def begin(item: pytest.Item, run: Run) -> None:
@@ -240,7 +241,8 @@ def note(report: pytest.TestReport, run: Run) -> None:
         nodeid=report.nodeid,
         subject=subject,
         state=state_in(report),
-        line=first_line(report) if report.failed else "",
+        line=_why_skipped(report) if report.skipped else first_line(report) if report.failed else "",
+        suite=str(properties.get(junit.SUITE, "")),
         unmet_needs=_values(report, junit.UNMET_NEED),
         evidence="".join(_values(report, junit.EVIDENCE)[-1:]),
         exempted=_values(report, junit.EXEMPTED),
@@ -275,10 +277,11 @@ def finish(session: pytest.Session, run: Run) -> None:
     folder = _allure_folder(config)
     if folder is not None and not config.option.collectonly:
         allure.write_run_files(folder, terminal.environment(verdicts))
-        for line in terminal.cut_off(run.tally.missing()):
+        for line in (*terminal.cut_off(run.tally.missing()), *terminal.unjudged(verdicts)):
             allure.add_run_error(line)
     if not config.option.collectonly:
-        session.exitstatus = run.tally.exit_status(int(session.exitstatus), [subject.name for subject in run.subjects])
+        names = [subject.name for subject in run.subjects]
+        session.exitstatus = run.tally.exit_status(int(session.exitstatus), names, run.suites_asked_for)
 
 
 def header(run: Run) -> list[str]:
@@ -366,6 +369,12 @@ def _written_state(report: pytest.TestReport) -> State | None:
 
 def _values(report: pytest.TestReport, name: str) -> tuple[str, ...]:
     return tuple(str(value) for known, value in report.user_properties if known == name)
+
+
+def _why_skipped(report: pytest.TestReport) -> str:
+    # File, line and "Skipped: REASON"; an expected failure has its traceback instead.
+    reason = str(report.longrepr[2]) if isinstance(report.longrepr, tuple) else "it was expected to fail"
+    return reason.partition("\n")[0].removeprefix("Skipped: ")
 
 
 def _guessed_subject(report: pytest.TestReport, run: Run) -> str:

@@ -28,6 +28,7 @@ from pytest_bootc.machine.base import Machine, load_backend
 from pytest_bootc.machine.pool import VM, Pool
 from pytest_bootc.machine.terms import Terms
 from pytest_bootc.model import Evidence, GoldenDisk, MachineFacts, MachineSpec, ResolvedImage, RunConfig, Scope
+from pytest_bootc.options import BOOT_SUITE
 from pytest_bootc.progress import Progress, Silent
 from pytest_bootc.reports.progress import Terminal, TerminalProgress
 from pytest_bootc.source import source_for
@@ -88,6 +89,11 @@ class Run:
     def over_images(self) -> bool:
         """Whether tests are parametrised by the subjects."""
         return bool(self.config.images)
+
+    @property
+    def suites_asked_for(self) -> tuple[str, ...]:
+        """The suites that somebody has named; the one that all others stand on comes along."""
+        return tuple(suite for suite in self.config.suites if suite != BOOT_SUITE)
 
     def resolve(self) -> None:
         """Find out which images the references mean. Ends the run where one means none.
@@ -171,6 +177,7 @@ class Run:
                 digest="" if subject.digest is None else str(subject.digest),
                 facts=self.facts.get(subject.name),
                 outcomes=tuple(self.tally.of(subject.name)),
+                suites=self.suites_asked_for,
             )
             for subject in self.subjects
         ]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import errno
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum, IntEnum
 
@@ -116,17 +116,18 @@ def shown(state: State, phase: str) -> Shown:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How one test ended. ``subject`` is what it judged, empty if nothing; ``line`` the failure's first line.
+    """How one test ended. ``subject`` is what it judged, empty if nothing; ``line`` why it did not pass.
 
     ``retried`` is the laboratory's trouble for which it was run once more, ``evidence`` the folder that has its
     evidence; ``exempted`` tells what was found and did not count, ``not_judged`` units that were skipped by their
-    conditions.
+    conditions. ``suite`` is the shipped suite that the test belongs to.
     """
 
     nodeid: str
     subject: str
     state: State
     line: str = ""
+    suite: str = ""
     unmet_needs: tuple[str, ...] = ()
     retried: str = ""
     evidence: str = ""
@@ -136,18 +137,35 @@ class Outcome:
 
 @dataclass(frozen=True)
 class SubjectVerdict:
-    """Everything that a report says about one subject. ``facts`` is ``None`` where no machine has booted."""
+    """Everything that a report says about one subject. ``facts`` is ``None`` where no machine has booted.
+
+    ``suites`` are those that the run was asked for.
+    """
 
     name: str
     text: str
     digest: str
     facts: MachineFacts | None
     outcomes: tuple[Outcome, ...]
+    suites: tuple[str, ...] = ()
 
     @property
     def conclusion(self) -> str:
         """The verdict in words."""
-        return _CONCLUSIONS[heaviest(outcome.state for outcome in self.outcomes)]
+        worst = heaviest(outcome.state for outcome in self.outcomes)
+        if worst is State.PASS and self.unjudged:
+            return f"not judged by what was asked for: the suite {', '.join(self.unjudged)}"
+        return _CONCLUSIONS[worst]
+
+    @property
+    def unjudged(self) -> tuple[str, ...]:
+        """The suites that were asked for, and of whose tests every one was skipped."""
+        return _unjudged(self.outcomes, self.suites)
+
+    def skipped_for(self, suite: str) -> Mapping[str, int]:
+        """Why tests of a suite were skipped, and how many for each reason."""
+        skipped = [each for each in self.outcomes if each.suite == suite and each.state is State.SKIP]
+        return Counter(each.line or "no reason was given" for each in skipped)
 
 
 @dataclass(frozen=True)
@@ -218,12 +236,12 @@ class Tally:
         """How many tests of the subject ended in each state."""
         return Counter(outcome.state for outcome in self.of(subject))
 
-    def exit_status(self, status: int, subjects: Iterable[str]) -> int:
-        """The run's exit status, from pytest's own.
+    def exit_status(self, status: int, subjects: Iterable[str], suites: Sequence[str] = ()) -> int:
+        """The run's exit status, from pytest's own; ``suites`` are those that it was asked for.
 
         pytest's word stands when it was interrupted, broke, was misused, or failed for a reason that no test gave.
         Else the heaviest state decides. A run that was cut off is not good, whatever it calls itself; nor is one in
-        which a subject was not judged by any test.
+        which a subject was not judged by any test, or by none of a suite that was asked for.
         """
         if status not in (ExitStatus.GOOD, ExitStatus.BAD_IMAGE, ExitStatus.NOTHING_RAN):
             return status
@@ -234,7 +252,9 @@ class Tally:
             return status
         if self.missing():
             return ExitStatus.INTERRUPTED
-        judged = all(self.counts(subject).get(State.PASS) for subject in subjects)
+        judged = all(
+            self.counts(subject).get(State.PASS) and not _unjudged(self.of(subject), suites) for subject in subjects
+        )
         return ExitStatus.GOOD if judged else ExitStatus.NOTHING_RAN
 
     def _concluded(self) -> list[Outcome]:
@@ -248,6 +268,12 @@ class Tally:
             return replace(outcome, state=State.FLAKY, line="it passed only when it was tried again")
         # The second try was not judged, so the first one stands.
         return replace(outcome, state=State.FAIL, line=self._failed_before[outcome.nodeid])
+
+
+def _unjudged(outcomes: Sequence[Outcome], suites: Sequence[str]) -> tuple[str, ...]:
+    """The suites that have tests here, and none of which judged anything."""
+    states = {suite: {each.state for each in outcomes if each.suite == suite} for suite in suites}
+    return tuple(suite for suite, found in states.items() if found == {State.SKIP})
 
 
 _CONCLUSIONS = {

@@ -9,6 +9,7 @@ from pytest_bootc.verdict import SubjectVerdict
 #: The properties that a test's report carries.
 STATE = "state"
 SUBJECT = "image"
+SUITE = "suite"
 UNMET_NEED = "unmet need"
 EXEMPTED = "exempted"
 NOT_JUDGED = "not judged"
@@ -23,3 +24,5 @@ def add_run_properties(verdicts: Iterable[SubjectVerdict], add: Callable[[str, s
             add("digest", verdict.digest)
         if verdict.facts is not None:
             add("scope", verdict.facts.scope.value)
+        for suite in verdict.unjudged:
+            add("not judged by the suite", suite)

@@ -35,6 +35,8 @@ def summary(verdict: SubjectVerdict) -> Iterator[str]:
         for note in facts.notes:
             yield f"  note: {note}"
     yield f"  tests: {_counted(verdict)}"
+    for line in unjudged([verdict]):
+        yield f"  {line}"
     needs = Counter(need for outcome in verdict.outcomes for need in outcome.unmet_needs)
     if needs:
         yield "  skipped for unmet needs: " + ", ".join(f"{need} ({count})" for need, count in sorted(needs.items()))
@@ -60,6 +62,15 @@ def cut_off(missing: Sequence[str]) -> Iterator[str]:
     """The lines that say which tests should have been run and were not."""
     if missing:
         yield f"cut off: {len(missing)} tests were not run: {_shortened(missing)}"
+
+
+def unjudged(verdicts: Sequence[SubjectVerdict]) -> Iterator[str]:
+    """The lines that say which suites were asked for and have judged nothing, and why."""
+    for verdict in verdicts:
+        for suite in verdict.unjudged:
+            reasons = sorted(verdict.skipped_for(suite).items(), key=lambda reason: (-reason[1], reason[0]))
+            told = _shortened([f"{reason} ({count})" for reason, count in reasons])
+            yield f"suite {suite}: {verdict.name} was not judged by it, all its tests were skipped: {told}"
 
 
 def environment(verdicts: Sequence[SubjectVerdict]) -> dict[str, str]:

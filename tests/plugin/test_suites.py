@@ -77,6 +77,25 @@ def test_suites_do_not_meet(judge: Judge, install: Install, *, wheel: bool, tmp_
     }
 
 
+def test_a_suite_that_judges_nothing_is_red(judge: Judge, install: Install, tmp_path: Path) -> None:
+    feature = "@needs.brew\nFeature: Brew\n  Scenario: Works\n    When I run `true`\n    Then it succeeds\n"
+    skipped = "import pytest\n@pytest.mark.image('dakota')\ndef test_it(vm): pass\n"
+    install({**SUITES, "brew/brew.feature": feature, "brew/test_brew.py": skipped}, wheel=True)
+    assert judge("--suite=smoke", apart=True).ret == 0
+    junit, allure = tmp_path / "junit.xml", tmp_path / "allure"
+    result = judge("--suite=smoke,brew", f"--junitxml={junit}", f"--alluredir={allure}", apart=True)
+    result.assert_outcomes(passed=2, skipped=2)
+    assert result.ret == 5
+    told = (
+        "suite brew: server:v1 was not judged by it, all its tests were skipped: "
+        "needs an image named dakota (1), needs brew (1)"
+    )
+    result.stdout.fnmatch_lines(["oci:*: not judged by what was asked for: the suite brew", f"  {told}"])
+    properties = ET.parse(junit).getroot().iter("property")
+    assert ("not judged by the suite", "brew") in {(each.get("name"), each.get("value")) for each in properties}
+    assert any(told in path.read_text() for path in allure.iterdir())
+
+
 @pytest.mark.parametrize("wheel", [True, False])
 def test_the_users_settings_do_not_matter(
     judge: Judge, install: Install, pytester: pytest.Pytester, *, wheel: bool

@@ -140,6 +140,22 @@ def test_every_subject_must_have_been_judged() -> None:
     assert tally.exit_status(0, ["one", "two"]) == 5
 
 
+def test_every_suite_that_was_asked_for_must_have_judged() -> None:
+    tally = Tally()
+    tally.add(Outcome("boot/a", "image", State.PASS, suite="boot"))
+    tally.add(Outcome("smoke/b", "image", State.SKIP, "needs brew", suite="smoke"))
+    assert tally.exit_status(0, ["image"], ["other"]) == 0
+    assert tally.exit_status(0, ["image"], ["smoke"]) == 5
+    skipped = SubjectVerdict("image", "", "", None, tuple(tally.of("image")), ("smoke", "other"))
+    assert skipped.unjudged == ("smoke",)
+    assert skipped.conclusion == "not judged by what was asked for: the suite smoke"
+    assert skipped.skipped_for("smoke") == {"needs brew": 1}
+    tally.add(Outcome("smoke/c", "image", State.PASS, suite="smoke"))
+    assert tally.exit_status(0, ["image"], ["smoke"]) == 0
+    tally.add(Outcome("smoke/d", "image", State.FAIL, suite="smoke"))
+    assert tally.exit_status(1, ["image"], ["smoke", "other"]) == 1
+
+
 def test_a_test_without_a_subject_counts_when_it_is_red() -> None:
     tally = Tally()
     tally.add(outcome("a", State.PASS, "one"))
