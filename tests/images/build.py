@@ -25,6 +25,7 @@ from pathlib import Path
 import debian
 import oci
 import variants
+import workstation
 from oddities import SOURCE_DATE_EPOCH
 
 SOURCES = Path(__file__).parent
@@ -41,15 +42,17 @@ CONFIG = {
 }
 
 
-def build_server(target: Path, tag: str) -> None:
-    """Build the server image from packages into the new layout `target`."""
-    writer = oci.LayoutWriter(target)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".packages-") as folder:
-        tar = Path(folder) / "root.tar"
-        debian.bootstrap(tar)
-        for layer in debian.layers(tar):
-            writer.add_layer(layer)
-    writer.finish(CONFIG, tag)
+def _packaged(recipe: debian.Recipe) -> Callable[[Path, str], None]:
+    def build_packaged(target: Path, tag: str) -> None:
+        writer = oci.LayoutWriter(target)
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".packages-") as folder:
+            tar = Path(folder) / "root.tar"
+            debian.bootstrap(recipe, tar)
+            for layer in debian.layers(recipe, tar):
+                writer.add_layer(layer)
+        writer.finish(CONFIG, tag)
+
+    return build_packaged
 
 
 def _variant(make: Callable[[oci.Layout, Path, str], None]) -> Callable[[Path, str], None]:
@@ -60,9 +63,13 @@ def _variant(make: Callable[[oci.Layout, Path, str], None]) -> Callable[[Path, s
 
 
 BUILDERS: dict[str, Callable[[Path, str], None]] = {
-    "server": build_server,
+    "server": _packaged(debian.SERVER),
+    "workstation": _packaged(workstation.RECIPE),
     **{name: _variant(make) for name, make in variants.MAKERS.items()},
 }
+
+#: Beside what all images are made of; a variant, of the server image, has no line here.
+FURTHER_SOURCES = {"server": (), "workstation": ("workstation.py", "flatpaks")}
 
 
 def build(name: str, target: Path, tag: str = "latest") -> None:
@@ -102,7 +109,7 @@ def _publish(target: Path, make: Callable[[Path], None]) -> None:
 
 
 def _key(name: str) -> str:
-    sources = ["oci.py", "oddities.py", "debian.py", "build.py"] + ["variants.py"] * (name != "server")
+    sources = ["oci.py", "oddities.py", "debian.py", "build.py", *FURTHER_SOURCES.get(name, ["variants.py"])]
     return hashlib.sha256(b"".join((SOURCES / source).read_bytes() for source in sources)).hexdigest()[:16]
 
 

@@ -1,4 +1,4 @@
-"""The server image: Debian packages, laid out like a bootc image and split into layers.
+"""Images of Debian packages, laid out like a bootc image and split into layers; the recipe of the server image.
 
 `mmdebstrap` makes one tarball of the packages; everything after it is done on the entries of that tarball: no chroot,
 no mount. The layout: only /usr is content, /etc is configuration, /home, /root, /opt, /srv, /mnt and /usr/local point
@@ -11,7 +11,7 @@ import dataclasses
 import os
 import re
 import subprocess
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import oci
@@ -105,8 +105,26 @@ DROPPED = re.compile(
 )
 
 
+Tree = Mapping[str, Entry]
+
+
 class RecipeError(Exception):
     """The packages did not give what the recipe expects."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """What one image is made of: packages, and what is done with them."""
+
+    packages: Sequence[str]
+    files: Mapping[str, str]
+    #: Links below /etc/systemd/system to units, by their paths there.
+    enabled: Mapping[str, str]
+    dropped: re.Pattern[str]
+    #: Further layers, made of the tree that the packages and files give.
+    above: Callable[[Tree], Sequence[Layer]]
+    #: Programs that are run after the installation, with the root's folder as their argument (mmdebstrap(1), hooks).
+    hooks: Sequence[Path] = ()
 
 
 def mirror() -> tuple[str, ...]:
@@ -129,21 +147,23 @@ def mirror() -> tuple[str, ...]:
     return ()
 
 
-def bootstrap(tar: Path) -> None:
+def bootstrap(recipe: Recipe, tar: Path) -> None:
     """Install the packages into a new tarball `tar` (root, or a user with subordinate ids)."""
-    command = ["mmdebstrap", "--quiet", "--variant=essential", "--format=tar", "--include=" + ",".join(PACKAGES)]
+    packages = ",".join(recipe.packages)
+    command = ["mmdebstrap", "--quiet", "--variant=essential", "--format=tar", f"--include={packages}"]
     command += ["--mode=root" if os.geteuid() == 0 else "--mode=unshare"]
     command += [f"--aptopt={option}" for option in APT_OPTIONS] + [f"--dpkgopt={option}" for option in DPKG_OPTIONS]
+    command += [f"--customize-hook={hook}" for hook in recipe.hooks]
     # INITRD=No: the kernel package depends on initramfs-tools, whose hook would spend a minute on an initramfs to drop.
     environment = {**os.environ, "SOURCE_DATE_EPOCH": str(SOURCE_DATE_EPOCH), "INITRD": "No", "LC_ALL": "C.UTF-8"}
     subprocess.run([*command, SUITE, os.fspath(tar), *mirror()], check=True, stdin=subprocess.DEVNULL, env=environment)
 
 
-def layers(tar: Path) -> list[Layer]:
-    """The layers of the server image, lowest first, from the tarball that `bootstrap` made."""
+def layers(recipe: Recipe, tar: Path) -> list[Layer]:
+    """The layers of an image, lowest first, from the tarball that `bootstrap` made."""
     packaged = {entry.path: _clamped(entry) for entry in oci.read_tar(tar)}
     owner = _owners(packaged)
-    tree = lay_out(packaged)
+    tree = lay_out(recipe, packaged)
     release = _kernel_release(tree)
     parts: dict[str, dict[str, Entry]] = {"base": {}, "kernel": {}, "packages": {}}
     for path, entry in tree.items():
@@ -152,27 +172,36 @@ def layers(tar: Path) -> list[Layer]:
     for part in parts.values():
         for path in list(part):
             part.update({above: tree[above] for above in oci.parents(path)})
-    busybox = tree["usr/bin/busybox"]
     return [
         Layer(list(parts["base"].values()), Compression.GZIP, "required packages"),
         Layer(list(parts["kernel"].values()), Compression.ZSTD, f"kernel {release}"),
         Layer(list(parts["packages"].values()), Compression.ZSTD, "all other packages and configuration"),
+        *recipe.above(tree),
+    ]
+
+
+def _odd_layers(tree: Tree) -> list[Layer]:
+    busybox = tree["usr/bin/busybox"]
+    return [
         Layer(oddities.below(busybox), Compression.NONE, "files to be hidden or replaced by the next layer"),
         Layer(oddities.above(), Compression.GZIP, "whiteouts, an opaque directory, replaced files"),
     ]
 
 
-def lay_out(packaged: dict[str, Entry]) -> dict[str, Entry]:
+SERVER = Recipe(PACKAGES, FILES, ENABLED, DROPPED, _odd_layers)
+
+
+def lay_out(recipe: Recipe, packaged: dict[str, Entry]) -> dict[str, Entry]:
     """The tree of a bootc image made of the files of an installed Debian system."""
-    tree = {path: entry for path, entry in packaged.items() if not DROPPED.fullmatch(path)}
+    tree = {path: entry for path, entry in packaged.items() if not recipe.dropped.fullmatch(path)}
     _move_kernel(packaged, tree)
     _move(tree, "var/lib/dpkg", "usr/lib/sysimage/dpkg")
     variable = _take_variable(tree)
     for path, target in LINKS.items():
         tree[path] = oci.symlink(path, target)
-    for path, text in FILES.items():
+    for path, text in recipe.files.items():
         tree[path] = Entry(path, data=text.encode())
-    for link, unit in ENABLED.items():
+    for link, unit in recipe.enabled.items():
         tree["etc/systemd/system/" + link] = oci.symlink(
             "etc/systemd/system/" + link, f"/usr/lib/systemd/system/{unit}"
         )
@@ -182,6 +211,14 @@ def lay_out(packaged: dict[str, Entry]) -> dict[str, Entry]:
         for above in oci.parents(path):
             tree.setdefault(above, oci.directory(above))
     return {path: dataclasses.replace(entry, mtime=entry.mtime or SOURCE_DATE_EPOCH) for path, entry in tree.items()}
+
+
+def completed(entries: Iterable[Entry], below: Tree) -> list[Entry]:
+    """The entries for a layer: with their folders, as these are in the tree `below`, and dated."""
+    added = {entry.path: entry for entry in entries}
+    folders = {folder for path in added for folder in oci.parents(path)}
+    whole = {folder: below.get(folder, oci.directory(folder)) for folder in folders} | added
+    return [dataclasses.replace(entry, mtime=SOURCE_DATE_EPOCH) for entry in whole.values()]
 
 
 def _clamped(entry: Entry) -> Entry:

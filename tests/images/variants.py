@@ -275,9 +275,5 @@ def _copy_layers(server: Layout, writer: oci.LayoutWriter, first: int) -> None:
 
 def _on_top(server: Layout, target: Path, tag: str, entries: Iterable[Entry]) -> None:
     writer = _copy(server, target)
-    tree = {entry.path: entry for entry in entries}
-    for path in list(tree):
-        tree.update({folder: oci.directory(folder) for folder in oci.parents(path)})
-    dated = [dataclasses.replace(entry, mtime=SOURCE_DATE_EPOCH) for entry in tree.values()]
-    writer.add_layer(Layer(dated, Compression.GZIP, target.name))
+    writer.add_layer(Layer(debian.completed(entries, {}), Compression.GZIP, target.name))
     writer.finish(_config(server), tag)
