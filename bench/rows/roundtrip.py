@@ -1,8 +1,9 @@
-"""One command over SSH: ours, and paramiko alone on a socket with TCP_NODELAY, to the same sshd on the loopback."""
+"""One command over SSH to the same sshd on the loopback: ours, paramiko alone with TCP_NODELAY, and the peers."""
 
 from __future__ import annotations
 
 import base64
+import json
 import socket
 import statistics
 import subprocess
@@ -10,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import paramiko
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -33,18 +35,39 @@ def measure() -> list[Figure]:
         (folder / "host").chmod(0o600)
         (folder / "keys").write_text(public)
         options = [f"Port {port}", "ListenAddress 127.0.0.1", f"HostKey {folder}/host", "UsePAM no", "StrictModes no"]
-        options += [f"AuthorizedKeysFile {folder}/keys", "PidFile none"]
+        options += [f"AuthorizedKeysFile {folder}/keys", "PidFile none", f"SetEnv HOME={folder}"]
         (folder / "config").write_text("\n".join(options) + "\n")
         Path("/run/sshd").mkdir(exist_ok=True)
         with subprocess.Popen(["/usr/sbin/sshd", "-D", "-f", folder / "config"], stderr=subprocess.DEVNULL) as sshd:
             try:
                 wait_until(lambda: _listens(port), Deadline.after(10), what="sshd")
-                return [_compare(port, private, host_public)]
+                ours = _compare(port, private, host_public)
+                (folder / "key").write_text(private)
+                (folder / "key").chmod(0o600)
+                return [ours.figure, *_peers(port, folder / "key", ours.seconds)]
             finally:
                 sshd.terminate()
 
 
-def _compare(port: int, private: str, host_public: str) -> Figure:
+class _Ours(NamedTuple):
+    figure: Figure
+    seconds: float
+
+
+def _peers(port: int, key: Path, ours: float) -> list[Figure]:
+    """Against each of the peers, which run in a Python of their own (bench/run makes it)."""
+    here = Path(__file__).parents[1]
+    python = here.parent / ".venv-bench" / "bin" / "python"
+    told = subprocess.run(
+        [python, here / "peers.py", str(port), str(key), str(_ROUNDS)], check=True, capture_output=True, text=True
+    ).stdout
+    return [
+        Figure(f"the same, against {name}", ours / theirs, "x", 1, f"{ours * 1000:.2f} and {theirs * 1000:.2f} ms")
+        for name, theirs in json.loads(told).items()
+    ]
+
+
+def _compare(port: int, private: str, host_public: str) -> _Ours:
     endpoint = SSHEndpoint("127.0.0.1", port, "root", private, host_public)
     connection = socket.create_connection(("127.0.0.1", port))
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -59,9 +82,8 @@ def _compare(port: int, private: str, host_public: str) -> Figure:
         pairs = [(_time(lambda: ours.succeed("true")), _time(lambda: _raw(raw))) for _ in range(_ROUNDS)]
     raw.close()
     mine, theirs = (statistics.median(values) * 1000 for values in zip(*pairs, strict=True))
-    return Figure(
-        "command round trip, against raw paramiko", mine / theirs, "x", 1.2, f"{mine:.2f} and {theirs:.2f} ms"
-    )
+    told = f"{mine:.2f} and {theirs:.2f} ms"
+    return _Ours(Figure("command round trip, against raw paramiko", mine / theirs, "x", 1.2, told), mine / 1000)
 
 
 def _raw(client: paramiko.SSHClient) -> None:
