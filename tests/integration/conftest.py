@@ -380,3 +380,12 @@ def server_vm(live_disk: Callable[[str], LiveDisk]) -> Iterator[QemuMachine]:
     with QemuBackend(RunConfig(), default_home()).provision(spec, live_disk("server")) as machine:
         machine.start(Deadline.after(60))
         yield machine
+
+
+@pytest.fixture(scope="session")
+def workstation_vm(live_disk: Callable[[str], LiveDisk]) -> Iterator[QemuMachine]:
+    """A machine of the workstation image that has booted. Tests share it: leave it as it was."""
+    spec = MachineSpec(memory_mib=2048, network=Network.RESTRICTED)
+    with QemuBackend(RunConfig(), default_home()).provision(spec, live_disk("workstation")) as machine:
+        machine.start(Deadline.after(120))
+        yield machine

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import tomllib
+import uuid
 from collections.abc import Callable
 from typing import Any
 
@@ -33,8 +34,11 @@ _WRITE = 'mkdir -p -- "$(dirname -- "$1")" && { [ ! -e "$1" ] || cp -a -- "$1" "
 
 @given("the file {path} with the text")
 def write(context: Any, path: str) -> None:
-    """Write the text below the step to a file; what it was before is restored when the scenario ends."""
-    guest, kept = guest_of(context), f"/run/{abs(hash(path)):x}.kept"
+    """Write the text below the step to a file; what it was before is restored when the scenario ends.
+
+    Folders that are missing are made, and stay.
+    """
+    guest, kept = guest_of(context), f"/tmp/{uuid.uuid4().hex}.kept"
     content = f"{text_of(context)}\n".encode()
     needs_success(ask(context, ["sh", "-c", _WRITE, "sh", path, kept], stdin=content), f"{path} cannot be written")
     context.add_cleanup(lambda: guest.succeed(["sh", "-c", _RESTORE, "sh", path, kept]))

@@ -8,6 +8,8 @@ from pytest_bootc.features.steps.asking import ask, guest_of, missed, needs_succ
 from pytest_bootc.features.steps.library import then
 from pytest_bootc.system import listening_command, parse_listening
 
+_SHOW = 'PATH=$PATH:/usr/sbin:/sbin; ip -o link show dev "$1" && ip -o addr show dev "$1" up'
+
 
 @then("the TCP port {port:int} is open", expected=True)
 @then("the TCP port {port:int} is closed", expected=False)
@@ -36,8 +38,8 @@ def resolves(context: Any, host: str) -> None:
 
 @then("the interface {name} has an address")
 def has_address(context: Any, name: str) -> None:
-    """A network interface is up and has an address that is not of the link only."""
-    result = needs_success(ask(context, f"PATH=$PATH:/usr/sbin:/sbin; ip -o addr show dev '{name}' up scope global"),
-                           f"there is no interface {name}")  # fmt: skip
-    if " inet" not in result.stdout:
-        missed(f"the interface {name} has no address", ask(context, "PATH=$PATH:/usr/sbin:/sbin; ip addr"))
+    """A network interface is up and has an address that others than its direct neighbours can use."""
+    shown = ask(context, ["sh", "-c", _SHOW, "sh", name])
+    needs_success(shown, f"there is no interface {name}")
+    if not any(" inet" in line and "scope link" not in line for line in shown.stdout.splitlines()):
+        missed(f"the interface {name} has no address, or is down", shown)
