@@ -1,23 +1,24 @@
 #!/usr/bin/env python3
-"""Write docs/reference.md from the table of options and the docstrings: `.venv/bin/python docs/generate.py`.
+"""Write docs/reference.md and docs/steps.md from the options and the docstrings: `.venv/bin/python docs/generate.py`.
 
-tests/test_docs.py fails where the committed page is another one than this makes.
+tests/test_docs.py fails where a committed page is another one than this makes.
 """
 
 from __future__ import annotations
 
 import argparse
 import ast
+import inspect
 import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from pytest_bootc import cli, errors, options
+from pytest_bootc import cli, errors, options, step_commands
+from pytest_bootc.features.steps import GROUPS, PHRASES, grouped
 from pytest_bootc.verdict import ExitStatus, State, table
 
 DOCS = Path(__file__).parent
 PACKAGE = DOCS.parent / "pytest_bootc"
-PAGE = DOCS / "reference.md"
 
 Function = ast.FunctionDef
 
@@ -46,6 +47,16 @@ INNER = {
     "EvidenceRecord": {"begin", "collect", "keep"},
     "FileCapabilities": {"from_xattr", "from_text"},
 }
+STEPS = """\
+# Steps
+
+<!-- Written by docs/generate.py from the code: change that, and run it again. -->
+
+What every folder of features can say without any Python ([how](how-to.md#write-a-scenario-without-python)); also
+`pytest-bootc steps`, and `pytest-bootc steps --grep WORD`. Any keyword will do where *Given*, *When* or *Then* is
+written here. A field is a word, or several in double quotes: `the file "/etc/two words" exists`; in quotes, backticks
+or slashes it is everything between them. A folder's own definitions come first.
+"""
 INTRODUCTION = """\
 # Reference
 
@@ -78,6 +89,21 @@ def reference() -> str:
     parts = [INTRODUCTION, _options(), _verdicts(), _fixtures(), _marker(), _commands(), _errors()]
     parts += [_heading("The machine and its guest"), *_classes(CLASSES)]
     parts += [_heading("Values"), *_classes(VALUES)]
+    return "\n".join(parts)
+
+
+def steps() -> str:
+    """The page of the step library."""
+    notes = {}
+    for module in GROUPS:
+        title, _, rest = (inspect.getdoc(module) or "").partition("\n")
+        notes[title.rstrip(".")] = _markdown(rest)
+    parts = [STEPS]
+    for name, phrases in grouped(PHRASES).items():
+        parts += [_heading(name), *([f"{notes[name]}\n"] if notes[name] else [])]
+        for meaning, shown in step_commands.by_meaning(phrases):
+            text = "\n".join(shown)
+            parts.append(f"```gherkin\n{text}\n```\n\n{_markdown(meaning)}\n")
     return "\n".join(parts)
 
 
@@ -270,5 +296,9 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
+#: What makes each page.
+PAGES = {"reference.md": reference, "steps.md": steps}
+
 if __name__ == "__main__":
-    PAGE.write_text(reference())
+    for page, make in PAGES.items():
+        (DOCS / page).write_text(make())

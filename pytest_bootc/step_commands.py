@@ -20,7 +20,10 @@ def show(options: argparse.Namespace, say: Say) -> int | None:
         say(f"{name}\n")
         for meaning, shown in by_meaning(phrases):
             say("\n".join(f"  {line}" for line in shown))
-            say(textwrap.fill(meaning, _WIDTH, initial_indent="      ", subsequent_indent="      ") + "\n")
+            say(
+                textwrap.fill(meaning.replace("``", "`"), _WIDTH, initial_indent="      ", subsequent_indent="      ")
+                + "\n"
+            )
     if not chosen:
         say(f"no step has {options.grep!r} in it")
     return None if chosen else 1

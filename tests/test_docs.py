@@ -10,17 +10,19 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from behave.parser import parse_feature
 
 from pytest_bootc import cli, options
 from pytest_bootc.collection import suite_names
+from pytest_bootc.features.steps import definitions_of
 from pytest_bootc.machine import inject, qemu_command
 from pytest_bootc.verdict import ExitStatus
 
 ROOT = Path(__file__).parents[1]
 README, CHANGELOG = ROOT / "README.md", ROOT / "CHANGELOG.md"
-TUTORIAL, HOW_TO = ROOT / "docs/tutorial.md", ROOT / "docs/how-to.md"
+TUTORIAL, HOW_TO, STEPS = ROOT / "docs/tutorial.md", ROOT / "docs/how-to.md", ROOT / "docs/steps.md"
 REFERENCE, EXPLANATION = ROOT / "docs/reference.md", ROOT / "docs/explanation.md"
-PAGES = [README, CHANGELOG, ROOT / "CONTRIBUTING.md", TUTORIAL, HOW_TO, REFERENCE, EXPLANATION]
+PAGES = [README, CHANGELOG, ROOT / "CONTRIBUTING.md", TUTORIAL, HOW_TO, REFERENCE, STEPS, EXPLANATION]
 FLAGS = {option.flag for option in options.OPTIONS}
 OTHERS_FLAGS = {
     "--junitxml",
@@ -80,8 +82,17 @@ def load_generator() -> ModuleType:
     return module
 
 
-def test_the_reference_is_what_the_code_says() -> None:
-    assert REFERENCE.read_text() == load_generator().reference(), "run `.venv/bin/python docs/generate.py`"
+@pytest.mark.parametrize("page", [REFERENCE, STEPS], ids=lambda page: page.name)
+def test_the_generated_pages_are_what_the_code_says(page: Path) -> None:
+    assert page.read_text() == load_generator().PAGES[page.name](), "run `.venv/bin/python docs/generate.py`"
+
+
+def test_features_in_the_docs_are_made_of_steps_that_there_are() -> None:
+    """Those of the section that does without Python, that is."""
+    examples = re.findall(r"(?ms)^```gherkin\n(.*?)^```$", section(HOW_TO, "Write a scenario without Python"))
+    steps = [step for text in examples for scenario in parse_feature(text).scenarios for step in scenario.all_steps]
+    assert len(steps) > 10
+    assert [step.name for step in steps if not list(definitions_of(step.name))] == []
 
 
 @each_page
@@ -132,7 +143,7 @@ def test_python_uses_what_there_is(page: Path) -> None:
                 if node.value.id == "context":
                     assert f"`{node.attr}`" in fixtures
                     continue
-                assert node.value.id == "pytest" or f"#### `{node.attr}(" in reference
+                assert node.value.id == "pytest" or re.search(rf"#### `{node.attr}[(:]", reference)
 
 
 def test_every_option_of_the_readme_has_its_place() -> None:

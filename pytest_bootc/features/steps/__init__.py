@@ -15,6 +15,7 @@ from pytest_bootc.features.steps import (
     journals,
     network,
     output,
+    permissions,
     processes,
     programs,
     settings,
@@ -23,14 +24,17 @@ from pytest_bootc.features.steps import (
     users,
 )
 from pytest_bootc.features.steps.asking import ask, guest_of, missed, result_of, run
-from pytest_bootc.features.steps.library import PHRASES, LayeredRegistry, Phrase, definitions_of, grouped
+from pytest_bootc.features.steps.library import DEFINED, LayeredRegistry, Phrase, definitions_of, grouped
 from pytest_bootc.features.steps.users import user_of
 
 #: The modules of definitions, in the order in which they are listed.
 GROUPS = (
-    commands, output, files, programs, units, journals, processes, users, system, deployments, network, buses, settings,
-    desktop_entries, flatpaks, containers,
+    commands, output, files, programs, units, journals, processes, users, permissions, system, deployments, network,
+    buses, settings, desktop_entries, flatpaks, containers,
 )  # fmt: skip
+
+#: Every phrase, group by group.
+PHRASES = tuple(phrase for module in GROUPS for phrase in DEFINED if phrase.function.__module__ == module.__name__)
 
 __all__ = [
     "GROUPS",

@@ -1,4 +1,7 @@
-"""D-Bus: the system's bus, and that of the user's session."""
+"""D-Bus.
+
+*The session bus* is that of the user's session.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Deployments: what bootc or ostree has booted, and what it can go back to."""
+"""Deployments of bootc or ostree."""
 
 from __future__ import annotations
 

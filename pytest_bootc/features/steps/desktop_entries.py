@@ -1,4 +1,4 @@
-"""Desktop entries: what the desktop's menus and file types lead to."""
+"""Desktop entries and default applications."""
 
 from __future__ import annotations
 

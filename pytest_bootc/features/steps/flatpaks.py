@@ -1,4 +1,7 @@
-"""Flatpak: applications, remotes, permissions. What root sees: the system's own installation."""
+"""Flatpak: applications, remotes, permissions.
+
+It is the installation for everybody that is asked, not that of a user.
+"""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ class Phrase:
         return f"{self.keyword} {_FIELD.sub(_as_shown, self.text)}"
 
 
-PHRASES: list[Phrase] = []
+DEFINED: list[Phrase] = []
 
 
 def given(text: str, **constants: object) -> Callable[[Function], Function]:
@@ -80,7 +80,7 @@ def then(text: str, **constants: object) -> Callable[[Function], Function]:
 
 def _defining(keyword: str, text: str, constants: Mapping[str, object]) -> Callable[[Function], Function]:
     def define(function: Function) -> Function:
-        PHRASES.append(Phrase(keyword, text, function, constants))
+        DEFINED.append(Phrase(keyword, text, function, constants))
         return function
 
     return define
@@ -150,7 +150,7 @@ _MATCHERS: list[LibraryMatcher] = []
 
 def matchers() -> list[LibraryMatcher]:
     """The library's definitions, in the order in which they are looked at."""
-    _MATCHERS.extend(LibraryMatcher(phrase) for phrase in PHRASES[len(_MATCHERS) :])
+    _MATCHERS.extend(LibraryMatcher(phrase) for phrase in DEFINED[len(_MATCHERS) :])
     return _MATCHERS
 
 

@@ -1,4 +1,4 @@
-"""Network: ports, names, addresses."""
+"""The network: ports, names, addresses."""
 
 from __future__ import annotations
 

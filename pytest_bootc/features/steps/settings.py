@@ -1,4 +1,7 @@
-"""Settings of the desktop: gsettings and dconf, read and written as the user."""
+"""Settings: gsettings and dconf.
+
+They are read and written as the user.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The system: its name, mounts, kernel, and what polkit allows."""
+"""The system: its name, mounts and kernel."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import Any
 
 from pytest_bootc.features.steps.asking import ask, expression, guest_of, missed, needs_success
 from pytest_bootc.features.steps.library import then
-from pytest_bootc.features.steps.users import user_of
 from pytest_bootc.system import Mount
 
 
@@ -85,24 +84,6 @@ def setting_is(context: Any, name: str, value: str) -> None:
     result = needs_success(ask(context, ["cat", path]), f"there is no kernel setting {name}")
     if result.stdout.split() != value.split():
         missed(f"{name} is {result.stdout.strip()!r}, not {value!r}", result)
-
-
-@then("the polkit action {action} exists")
-def action_exists(context: Any, action: str) -> None:
-    """Polkit knows the action (pkaction(1))."""
-    needs_success(ask(context, ["pkaction", "--action-id", action]), f"polkit does not know the action {action}")
-
-
-@then("polkit allows {action} to the user", expected=True)
-@then("polkit does not allow {action} to the user", expected=False)
-def polkit_allows(context: Any, action: str, *, expected: bool) -> None:
-    """Polkit lets the user do it without asking for a password, or does not (pkcheck(1)); the action exists."""
-    action_exists(context, action)
-    result = ask(context, f"pkcheck --action-id {shlex.quote(action)} --process $$", user=user_of(context))
-    if result.status not in (0, 1, 2, 3):
-        missed(f"polkit cannot be asked for {action}", result)
-    if (result.status == 0) is not expected:
-        missed(f"polkit {'does not allow' if expected else 'allows'} {action} to {user_of(context)}", result)
 
 
 def _mount_of(context: Any, path: str) -> Mount:

@@ -1,4 +1,7 @@
-"""Units of systemd: of the system, and of the user's own service manager."""
+"""Units of systemd.
+
+*The user unit* is one of the user's own service manager, which runs where they have a session.
+"""
 
 from __future__ import annotations
 
