@@ -10,7 +10,7 @@ from importlib import import_module
 
 from rows.figure import Figure
 
-_ROWS = ("overhead", "collecting", "roundtrip", "pulls", "roots", "first_verdict", "second_run")
+_ROWS = ("overhead", "collecting", "roundtrip", "pulls", "roots", "first_verdict", "second_run", "kept_rerun")
 
 
 def main(wanted: list[str]) -> int:
