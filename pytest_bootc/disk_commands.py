@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from pytest_bootc.disk.cache import Cache, default_home
+from pytest_bootc.cache import Cache, default_home
 from pytest_bootc.disk.stock import Entry, Policy, other_versions, plan, prune, take_stock
 
 Say = Callable[[str], None]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import PurePath
 
 import pytest
@@ -23,7 +24,7 @@ _NAMES = ("ID", "VARIANT_ID", "IMAGE_ID")
 _OS_RELEASE = "cat /etc/os-release || cat /usr/lib/os-release"
 
 # By machine and word.
-_PROBED = pytest.StashKey[dict[tuple[str, str], bool]]()
+_PROBED = pytest.StashKey[dict[str, dict[str, bool]]]()
 # By machine.
 _TITLES = pytest.StashKey[dict[str, tuple[str, ...]]]()
 
@@ -35,8 +36,9 @@ def check(request: pytest.FixtureRequest, run: Run) -> None:
     """
     item = request.node
     wanted = tuple(dict.fromkeys(str(name) for mark in item.iter_markers("image") for name in mark.args))
-    words = [word for mark in item.iter_markers("needs") for word in mark.args]
-    unmet = [word for word in dict.fromkeys(words) if not _is_met(word, request, run)]
+    words = list(dict.fromkeys(str(word) for mark in item.iter_markers("needs") for word in mark.args))
+    met = _met_by_the_guest([word for word in words if needs.probe(word)], request)
+    unmet = [word for word in words if word not in met and not _is_met_by_the_run(word, request, run)]
     if wanted and not _is_of(wanted, request, run):
         unmet.append(f"an image named {' or '.join(wanted)}")
     if unmet:
@@ -44,19 +46,28 @@ def check(request: pytest.FixtureRequest, run: Run) -> None:
         pytest.skip(f"needs {', '.join(unmet)}")
 
 
-def _is_met(word: str, request: pytest.FixtureRequest, run: Run) -> bool:
-    line = needs.probe(word)
+def _met_by_the_guest(words: Sequence[str], request: pytest.FixtureRequest) -> set[str]:
+    """Those of the words that the guest meets; what has not been asked yet is asked in one request."""
+    if not words:
+        return set()
+    _require_machine(request, words[0])
+    vm: VM = request.getfixturevalue("vm")
+    known = request.config.stash.setdefault(_PROBED, {}).setdefault(vm.name, {})
+    unknown = [word for word in words if word not in known]
+    for some in (unknown[n : n + needs.MOST] for n in range(0, len(unknown), needs.MOST)):
+        status, _ = _ask(needs.question(some), vm, request)
+        known |= dict(zip(some, needs.answers(status, len(some)), strict=True))
+    return {word for word in words if known[word]}
+
+
+def _is_met_by_the_run(word: str, request: pytest.FixtureRequest, run: Run) -> bool:
+    if word not in needs.CIRCUMSTANCES:
+        return False
     _require_machine(request, word)
     if word == "network":
         return run.config.host is not None or run.config.spec.network is Network.USER
-    if word in needs.CIRCUMSTANCES:
-        is_live = isinstance(request.getfixturevalue("golden_disk"), LiveDisk)
-        return is_live if word == "live" else not is_live
-    vm: VM = request.getfixturevalue("vm")
-    probed = request.config.stash.setdefault(_PROBED, {})
-    if (vm.name, word) not in probed:
-        probed[vm.name, word] = _ask(f"{{ {line}; }} >/dev/null 2>&1", vm, request)[0] == 0
-    return probed[vm.name, word]
+    is_live = isinstance(request.getfixturevalue("golden_disk"), LiveDisk)
+    return is_live if word == "live" else not is_live
 
 
 def _is_of(wanted: tuple[str, ...], request: pytest.FixtureRequest, run: Run) -> bool:

@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
+from pytest_bootc.cache import Cache, default_home
 from pytest_bootc.configuration import usage_error
 from pytest_bootc.deadline import Deadline
-from pytest_bootc.disk.cache import Cache, default_home
 from pytest_bootc.disk.live import Workshop, build_live_disk, find_live_disk
 from pytest_bootc.errors import Blame, BootcTestError, ConfigError
 from pytest_bootc.evidence import examine_failed_boot

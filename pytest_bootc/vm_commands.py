@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pytest_bootc import command
+from pytest_bootc.cache import default_home
 from pytest_bootc.deadline import Deadline
-from pytest_bootc.disk.cache import default_home
 from pytest_bootc.disk_commands import ago, table
 from pytest_bootc.errors import BackendError, ConfigError
 from pytest_bootc.machine.keeper import KeptElsewhereError

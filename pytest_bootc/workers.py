@@ -8,8 +8,8 @@ from functools import cache
 import pytest
 
 from pytest_bootc import collection, configuration
+from pytest_bootc.cache import default_home
 from pytest_bootc.command import find_program
-from pytest_bootc.disk.cache import default_home
 from pytest_bootc.errors import BootcTestError
 from pytest_bootc.machine.accel import choose_without_kernel, qemu_version
 from pytest_bootc.machine.cgroup import usable_processors

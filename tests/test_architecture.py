@@ -16,8 +16,9 @@ PACKAGE = Path(__file__).parents[1] / "pytest_bootc"
 # By module or sub-package; imports go to a lower layer, or stay within the same module or sub-package.
 LAYERS: dict[str, int] = {
     "errors": 0, "deadline": 0, "command": 0, "progress": 0, "cpio": 0,
-    "image": 1, "model": 1, "timeline": 1,
+    "image": 1, "model": 1, "timeline": 1, "locking": 1,
     "manifest": 2, "source": 2, "layout": 2, "registry": 2, "podman": 2, "shell": 2, "ssh": 2,
+    "cache": 2,
     "disk": 3, "machine": 3, "capabilities": 3, "deployment": 3, "journal": 3, "system": 3, "units": 3, "health": 3,
     "guest": 4,
     "alarm": 4, "evidence": 5, "verdict": 5, "exemptions": 5,
@@ -42,7 +43,6 @@ GROUND = {
     "system": {"health"},
     "units": {"health"},
     "health": {"machine"},
-    "disk": {"machine"},
     "compat": {"features"},
     "reports": {"features"},
 }

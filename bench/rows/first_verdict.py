@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from pytest_bootc.cache import Cache, default_home
 from pytest_bootc.deadline import Deadline, wait_until
-from pytest_bootc.disk.cache import Cache, default_home
 from pytest_bootc.disk.live import Workshop, build_live_disk
 from pytest_bootc.image import ImageReference
 from pytest_bootc.machine.accel import cpu_model

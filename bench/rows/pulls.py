@@ -21,8 +21,8 @@ from urllib.parse import urljoin
 
 import requests
 
+from pytest_bootc.cache import Cache
 from pytest_bootc.deadline import Deadline, wait_until
-from pytest_bootc.disk.cache import Cache
 from pytest_bootc.disk.layers import LayerStore
 from pytest_bootc.image import ImageReference
 from pytest_bootc.progress import Silent

@@ -13,8 +13,8 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
+from pytest_bootc.cache import default_home
 from pytest_bootc.deadline import Deadline
-from pytest_bootc.disk.cache import default_home
 from pytest_bootc.machine.pool import VM
 from pytest_bootc.machine.qemu_backend import QemuBackend
 from pytest_bootc.machine.terms import Terms

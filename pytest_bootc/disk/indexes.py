@@ -11,9 +11,9 @@ from functools import partial
 from pathlib import Path
 from types import TracebackType
 
+from pytest_bootc.cache import Cache
 from pytest_bootc.deadline import Deadline
 from pytest_bootc.disk import erofs
-from pytest_bootc.disk.cache import Cache
 from pytest_bootc.disk.tar import TarEntry
 from pytest_bootc.progress import Progress
 

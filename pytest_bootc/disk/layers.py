@@ -10,8 +10,8 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pytest_bootc.cache import Cache
 from pytest_bootc.deadline import Deadline
-from pytest_bootc.disk.cache import Cache
 from pytest_bootc.disk.download import PartialBlob
 from pytest_bootc.disk.unpack import IMAGE_LIMIT, Blob, Budget, padded, unpack
 from pytest_bootc.errors import DigestMismatchError, DiskError, ImageError, RegistryError

@@ -10,9 +10,9 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pytest_bootc.cache import About, Cache
 from pytest_bootc.deadline import Deadline
 from pytest_bootc.disk import contents, entries, erofs
-from pytest_bootc.disk.cache import About, Cache
 from pytest_bootc.disk.ext4 import Ext4, make_ext4
 from pytest_bootc.disk.indexes import Indexes
 from pytest_bootc.disk.initramfs import Root, base_archive

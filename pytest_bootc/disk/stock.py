@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from pytest_bootc.disk.cache import SCHEMAS, Cache
+from pytest_bootc.cache import SCHEMAS, Cache
 
 #: The stores whose entries are of use by themselves, those first that need others; what lies in the rest is of use as
 #: long as one of these needs it.

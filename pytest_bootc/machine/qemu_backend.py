@@ -7,8 +7,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+from pytest_bootc.cache import Cache
 from pytest_bootc.deadline import Deadline
-from pytest_bootc.disk.cache import Cache
 from pytest_bootc.errors import BootcTestError, ConfigError
 from pytest_bootc.machine.base import Machine
 from pytest_bootc.machine.joining import Offer, offers

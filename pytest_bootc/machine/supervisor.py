@@ -19,8 +19,9 @@ A machine is *kept* after its owner has said ``keep``: at the end of file everyt
 connected to the socket of the plan for the idle time. Who connects says a line:
 
 - ``use``: be the owner, as by standard input. Starts and ends are told, and then comes ``{"event": "yours"}``, with the
-  descriptors of the lock, of connections to the sockets that are to be held, and of the login if there is one. Those are held so that a guest sees
-  somebody at the other end of its ports while nobody is. If there is an owner: ``{"event": "busy", "pid": PID}``;
+  descriptors of the lock, of connections to the sockets that are to be held, and of the login if there is one. Those
+  are held so that a guest sees somebody at the other end of its ports while nobody is. If there is an owner:
+  ``{"event": "busy", "pid": PID}``;
 - ``login STATE``, with a descriptor: keep a login on the guest for the next owner, who gets both with ``yours``;
 - ``visit``: be there, so that the machine is not idle: ``{"event": "status", "user": PID or null, "idle": SECONDS}``;
 - ``end``: kill all, remove the folders, unless there is an owner.

@@ -28,8 +28,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pytest_bootc.cache import About, Cache
 from pytest_bootc.deadline import Deadline
-from pytest_bootc.disk.cache import About, Cache
 from pytest_bootc.machine.inject import Identity, guest_files
 from pytest_bootc.machine.qemu_command import Engine, Memory, Wiring, plan
 from pytest_bootc.model import LiveDisk, MachineSpec

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from pytest_bootc.cache import Cache
 from pytest_bootc.command import Argument, CommandError, find_program, look_for_program, run
 from pytest_bootc.deadline import Deadline
-from pytest_bootc.disk.cache import Cache
 from pytest_bootc.errors import ConfigError
 from pytest_bootc.progress import Progress
 

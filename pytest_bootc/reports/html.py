@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pytest_bootc.cache import Cache, default_home
 from pytest_bootc.command import CommandError, run
 from pytest_bootc.deadline import Deadline
-from pytest_bootc.disk.cache import Cache, default_home
 from pytest_bootc.errors import ConfigError, DiskError
 from pytest_bootc.progress import Progress
 from pytest_bootc.reports.generator import VERSION, Generator, find_generator

@@ -21,8 +21,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 from pytest_bootc import command
+from pytest_bootc.cache import Cache, default_home
 from pytest_bootc.deadline import Deadline, wait_until
-from pytest_bootc.disk.cache import Cache, default_home
 from pytest_bootc.disk.live import Workshop, build_live_disk
 from pytest_bootc.image import ImageReference
 from pytest_bootc.machine.qemu import QemuMachine

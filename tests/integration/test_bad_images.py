@@ -21,9 +21,9 @@ from typing import Any
 
 import pytest
 
+from pytest_bootc.cache import Cache
 from pytest_bootc.command import find_program
 from pytest_bootc.deadline import Deadline
-from pytest_bootc.disk.cache import Cache
 from pytest_bootc.disk.layers import LayerStore
 from pytest_bootc.disk.live import Workshop, build_live_disk
 from pytest_bootc.disk.tar import EntryKind, scan

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from pytest_bootc.cache import default_home
 from pytest_bootc.command import find_program
 from pytest_bootc.deadline import Deadline
-from pytest_bootc.disk.cache import default_home
 from pytest_bootc.disk.file import open_disk_file
 from pytest_bootc.errors import BootTimeoutError, ConfigError
 from pytest_bootc.guest import Guest

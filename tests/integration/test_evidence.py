@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from pytest_bootc.cache import default_home
 from pytest_bootc.deadline import Deadline, wait_until
-from pytest_bootc.disk.cache import default_home
 from pytest_bootc.errors import BootTimeoutError
 from pytest_bootc.evidence import Circumstances, EvidenceRecord, examine_failed_boot
 from pytest_bootc.evidence.examination import MOST_SECONDS

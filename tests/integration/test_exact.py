@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from pytest_bootc.cache import Cache
 from pytest_bootc.command import find_program
 from pytest_bootc.deadline import Deadline
-from pytest_bootc.disk.cache import Cache
 from pytest_bootc.disk.live import Workshop, build_live_disk
 from pytest_bootc.image import ImageReference
 from pytest_bootc.model import LiveDisk

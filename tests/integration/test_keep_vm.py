@@ -19,8 +19,8 @@ from pathlib import Path
 
 import pytest
 
+from pytest_bootc.cache import default_home
 from pytest_bootc.deadline import Deadline, wait_until
-from pytest_bootc.disk.cache import default_home
 
 pytestmark = [pytest.mark.integration, pytest.mark.qemu]
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from pytest_bootc import podman
+from pytest_bootc.cache import Cache
 from pytest_bootc.command import find_program, run
 from pytest_bootc.deadline import Deadline
-from pytest_bootc.disk.cache import Cache
 from pytest_bootc.disk.layers import LayerStore
 from pytest_bootc.errors import ConfigError, ImageReferenceError, RegistryError
 from pytest_bootc.image import ImageReference

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from pytest_bootc.cache import default_home
 from pytest_bootc.deadline import Deadline, wait_until
 from pytest_bootc.disk import erofs
-from pytest_bootc.disk.cache import default_home
 from pytest_bootc.disk.live import file_hashes
 from pytest_bootc.disk.tar import EntryKind, scan
 from pytest_bootc.disk.tree import Tree

@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 
 from pytest_bootc import command
+from pytest_bootc.cache import Cache, default_home
 from pytest_bootc.deadline import Deadline
-from pytest_bootc.disk.cache import Cache, default_home
 from pytest_bootc.machine import warm_machine
 from pytest_bootc.machine.qemu_backend import QemuBackend
 from pytest_bootc.machine.warm import RAM, STATE, WarmStore

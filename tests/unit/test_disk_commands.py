@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from pytest_bootc.cache import About, Cache
 from pytest_bootc.cli import main
 from pytest_bootc.deadline import Deadline
-from pytest_bootc.disk.cache import About, Cache
 from pytest_bootc.disk_commands import ago, human
 
 DIGEST = "sha256:" + "5e" * 32

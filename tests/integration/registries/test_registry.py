@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from pytest_bootc.cache import Cache
 from pytest_bootc.deadline import Deadline
-from pytest_bootc.disk.cache import Cache
 from pytest_bootc.disk.layers import LayerStore
 from pytest_bootc.errors import DigestMismatchError, ImageReferenceError, RegistryError
 from pytest_bootc.image import Digest

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 
 import pytest
 
+from pytest_bootc.cache import Cache
 from pytest_bootc.deadline import Deadline
-from pytest_bootc.disk.cache import Cache
 from pytest_bootc.disk.layers import LayerStore
 from pytest_bootc.errors import DigestMismatchError, ImageError, RegistryError
 from pytest_bootc.image import Digest, ImageReference

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 import zstandard
 
+from pytest_bootc.cache import Cache
 from pytest_bootc.deadline import Deadline
 from pytest_bootc.disk import layers as layers_module
 from pytest_bootc.disk import unpack as unpack_module
-from pytest_bootc.disk.cache import Cache
 from pytest_bootc.disk.layers import LayerStore, StoredLayer
 from pytest_bootc.disk.tar import scan
 from pytest_bootc.errors import BootcTestError, DigestMismatchError, DiskError, ImageError, RegistryError

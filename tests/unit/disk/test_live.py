@@ -20,10 +20,10 @@ from typing import Any
 
 import pytest
 
+from pytest_bootc.cache import About, Cache
 from pytest_bootc.command import find_program, look_for_program
 from pytest_bootc.deadline import Deadline
 from pytest_bootc.disk import erofs, live, tar
-from pytest_bootc.disk.cache import About, Cache
 from pytest_bootc.disk.kernel import find_kernel
 from pytest_bootc.disk.live import Workshop, build_live_disk, file_hashes
 from pytest_bootc.errors import Blame, BootcTestError, DiskError, ImageError

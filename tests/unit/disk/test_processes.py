@@ -18,8 +18,8 @@ from typing import Any
 
 import pytest
 
+from pytest_bootc.cache import Cache
 from pytest_bootc.command import look_for_program
-from pytest_bootc.disk.cache import Cache
 from pytest_bootc.disk.stock import Policy, plan, prune, take_stock
 
 LAYERS = 8
@@ -33,7 +33,7 @@ RUN = """
 import sys
 from pathlib import Path
 from pytest_bootc.deadline import Deadline
-from pytest_bootc.disk.cache import Cache
+from pytest_bootc.cache import Cache
 from pytest_bootc.disk.live import Workshop, build_live_disk
 from pytest_bootc.image import ImageReference
 from pytest_bootc.progress import Silent

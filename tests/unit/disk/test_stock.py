@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from pytest_bootc.cache import About, Cache
 from pytest_bootc.deadline import Deadline
-from pytest_bootc.disk.cache import About, Cache
 from pytest_bootc.disk.stock import Entry, Policy, other_versions, plan, prune, take_stock
 
 KIB = 1024
@@ -185,7 +185,7 @@ USER = """
 import sys
 from pathlib import Path
 from pytest_bootc.deadline import Deadline
-from pytest_bootc.disk.cache import Cache
+from pytest_bootc.cache import Cache
 
 cache = Cache(Path(sys.argv[1]))
 with cache.lease(cache.disks / "new", Deadline.after(5)):
@@ -223,7 +223,7 @@ def test_who_uses_it_by_inheritance(cache: Cache, put: Callable[..., Path]) -> N
         "import os, subprocess, sys\n"
         "from pathlib import Path\n"
         "from pytest_bootc.deadline import Deadline\n"
-        "from pytest_bootc.disk.cache import Cache\n"
+        "from pytest_bootc.cache import Cache\n"
         "cache = Cache(Path(sys.argv[1]))\n"
         "with cache.lease(cache.disks / 'new', Deadline.after(5)) as lease:\n"
         "    child = subprocess.Popen(['sleep', '60'], pass_fds=[lease.fileno()], stdout=subprocess.DEVNULL)\n"

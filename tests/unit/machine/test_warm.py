@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from pytest_bootc.cache import Cache
 from pytest_bootc.deadline import Deadline
-from pytest_bootc.disk.cache import Cache
 from pytest_bootc.image import Digest, ImageReference
 from pytest_bootc.machine import inject, qemu_command, warm
 from pytest_bootc.machine.inject import Identity

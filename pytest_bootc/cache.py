@@ -33,8 +33,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from pytest_bootc.deadline import Deadline, wait_until
-from pytest_bootc.disk.locking import Held, holder, holders, remove_if_free
 from pytest_bootc.errors import ConfigError, DiskError, WaitTimeoutError
+from pytest_bootc.locking import Held, holder, holders, remove_if_free
 from pytest_bootc.progress import Progress, Silent
 
 _LOCKS = "locks"

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from pytest_bootc.cache import SCHEMAS, About, Cache, default_home
 from pytest_bootc.deadline import Deadline
-from pytest_bootc.disk.cache import SCHEMAS, About, Cache, default_home
 from pytest_bootc.errors import Blame, ConfigError, DiskError
 from pytest_bootc.progress import Silent
 
@@ -245,7 +245,7 @@ BUILDER = """
 import sys, time
 from pathlib import Path
 from pytest_bootc.deadline import Deadline
-from pytest_bootc.disk.cache import Cache
+from pytest_bootc.cache import Cache
 
 cache = Cache(Path(sys.argv[1]))
 
@@ -300,7 +300,7 @@ USER = """
 import sys
 from pathlib import Path
 from pytest_bootc.deadline import Deadline
-from pytest_bootc.disk.cache import Cache
+from pytest_bootc.cache import Cache
 
 cache = Cache(Path(sys.argv[1]))
 with cache.lease(cache.disks / "thing", Deadline.after(5)):
