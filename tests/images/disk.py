@@ -20,8 +20,8 @@ from pathlib import Path
 import build
 
 from pytest_bootc import cpio
+from pytest_bootc.cache import Cache, default_home
 from pytest_bootc.deadline import Deadline
-from pytest_bootc.disk.cache import Cache, default_home
 from pytest_bootc.disk.ext4 import Ext4, make_ext4
 from pytest_bootc.disk.kernel import find_kernel
 from pytest_bootc.disk.layers import LayerStore
