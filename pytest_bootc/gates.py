@@ -98,5 +98,5 @@ def _ask(command: str, vm: VM, request: pytest.FixtureRequest) -> tuple[int, str
     machine = vm.machine
     if isinstance(machine, HasControl):
         return machine.control(command, deadline)
-    result = request.getfixturevalue("ssh").execute(command, deadline=deadline)
+    result = request.getfixturevalue("ssh").execute(["sh", "-c", command], deadline=deadline)
     return result.status, result.stdout

@@ -6,7 +6,7 @@ Nothing is started for a probe, and no session is needed.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from pytest_bootc.errors import ConfigError
 
@@ -67,6 +67,7 @@ _FACTS: Mapping[str, str] = {
     "selinux": "test -e /sys/fs/selinux/enforce",
     "deployment": """[ -e /run/ostree-booted ] || bootc status --json | grep -q '"type": *"'""",
     "tpm": "test -e /dev/tpm0",
+    "wayland": "ls /run/user/[1-9]???*/wayland-[0-9]",
     "wireless": "ls -d /sys/class/net/*/phy80211 /sys/class/net/*/wireless 2>/dev/null | grep -q .",
 }
 
@@ -87,3 +88,18 @@ def probe(word: str) -> str:
         f"the marker needs does not know {word!r}",
         resolution=f"write one of {', '.join((*(f'{kind}:NAME' for kind in _KINDS), *_FACTS, *CIRCUMSTANCES))}",
     )
+
+
+#: How many words one question can have: each is a bit of an exit status.
+MOST = 7
+
+
+def question(words: Sequence[str]) -> str:
+    """The line of shell that finds out about several words at once; :func:`answers` reads its exit status."""
+    probes = (f"{{ {probe(word)}; }} >/dev/null 2>&1 || unmet=$((unmet + {1 << n}))" for n, word in enumerate(words))
+    return f"unmet=0; {'; '.join(probes)}; (exit $unmet)"
+
+
+def answers(status: int, count: int) -> list[bool]:
+    """Whether each of so many words is met, by the exit status of a question."""
+    return [not status >> n & 1 for n in range(count)]

@@ -24,7 +24,7 @@ NEEDS_MARKER = (
     "app:ID (of its desktop file), extension:UUID (of GNOME Shell), container-image:NAME (in root's Podman), "
     "ujust:RECIPE or ujust:RECIPE=TEXT (TEXT is in the recipe), setting:SCHEMA (of gsettings), "
     "command:LINE (of shell, that exits with 0), and brew, user (somebody with an id from 1000 to 60000), selinux, "
-    "deployment (of bootc or ostree), tpm, wireless, network, live, installed_disk"
+    "deployment (of bootc or ostree), tpm, wayland (a user's compositor runs), wireless, network, live, installed_disk"
 )
 IMAGE_MARKER = (
     "image(*names): the test is for images of these names only: the last part of the reference (or, with --host and "

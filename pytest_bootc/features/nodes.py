@@ -73,7 +73,7 @@ class FeatureFile(pytest.Module):
     def collect(self) -> Iterable[pytest.Item | pytest.Collector]:
         """The scenarios of the file, and its rules."""
         try:
-            self.suite = suite_for(self.path, self.config, self.gathering.userdata)
+            self.suite = suite_for(self.path, selection.top_for(self), self.config, self.gathering.userdata)
             if self.suite.configuration.exclude(str(self.path)):
                 return
             self.feature = parse_file(str(self.path), language=self.suite.configuration.lang)

@@ -37,18 +37,24 @@ def is_wanted(path: Path, parent: pytest.Collector, mode: str) -> bool:
         return mode == "on"
     if isinstance(parent, NamesFiles) or parent.session.isinitpath(path):
         return True
-    for folder in _folders(path.parent, parent.config.rootpath):
+    for folder in folders_up_to(parent.config.rootpath, path.parent):
         environment, steps = _environment(folder), _steps(folder)
         if environment is not None or steps is not None:
             return _is_behaves(environment, steps)
     return False
 
 
-def _folders(folder: Path, root: Path) -> Iterator[Path]:
-    """The folders from here up to the root; all of them, where that is elsewhere."""
+def top_for(parent: pytest.Collector) -> Path:
+    """Up to where the steps of a collector's features may be: the shipped suites, or pytest's root folder."""
+    shipped = [node for node in parent.listchain() if isinstance(node, NamesFiles)]
+    return shipped[0].path if shipped else parent.config.rootpath
+
+
+def folders_up_to(top: Path, folder: Path) -> Iterator[Path]:
+    """A folder and those above it, up to the top; all of them, where that is elsewhere."""
     for place in (folder, *folder.parents):
         yield place
-        if place == root:
+        if place == top:
             return
 
 

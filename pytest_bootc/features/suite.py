@@ -26,6 +26,7 @@ from behave.step_registry import setup_step_decorators
 from pytest_bootc import compat
 from pytest_bootc.errors import ConfigError
 from pytest_bootc.features import internals
+from pytest_bootc.features.selection import folders_up_to
 from pytest_bootc.features.settings import make_configuration
 from pytest_bootc.features.steps import LayeredRegistry
 from pytest_bootc.features.traces import without_runner
@@ -58,9 +59,9 @@ class FeatureSuite:
     :raises ConfigError: behave's settings for it cannot be read.
     """
 
-    def __init__(self, folder: Path, config: pytest.Config, userdata: dict[str, str]) -> None:
+    def __init__(self, folder: Path, top: Path, config: pytest.Config, userdata: dict[str, str]) -> None:
         self.configuration = make_configuration(folder, userdata)
-        self.root = _root(folder, self.configuration)
+        self.root = _root(folder, top, self.configuration)
         # As behave's runner does when it has found out; hooks look for files there.
         self.configuration.base_dir = str(self.root)
         self.configuration.paths = [str(self.root)]
@@ -170,12 +171,15 @@ class FeatureSuite:
         exec(compile(tree, str(path), "exec", dont_inherit=True), vars(module))
 
 
-def suite_for(path: Path, config: pytest.Config, userdata: dict[str, str]) -> FeatureSuite:
-    """The suite that a feature file belongs to. Raises as :class:`FeatureSuite` does."""
+def suite_for(path: Path, top: Path, config: pytest.Config, userdata: dict[str, str]) -> FeatureSuite:
+    """The suite that a feature file belongs to; where it begins is looked for up to a folder, ``top``.
+
+    Raises as :class:`FeatureSuite` does.
+    """
     suites = config.stash.setdefault(_SUITES, {})
     suite = suites.get(path.parent)
     if suite is None:
-        suite = FeatureSuite(path.parent, config, userdata)
+        suite = FeatureSuite(path.parent, top, config, userdata)
         suite = suites[path.parent] = suites.setdefault(suite.root, suite)
     return suite
 
@@ -185,9 +189,9 @@ def suites_of(config: pytest.Config) -> list[FeatureSuite]:
     return list(dict.fromkeys(config.stash.get(_SUITES, {}).values()))
 
 
-def _root(folder: Path, configuration: Any) -> Path:
+def _root(folder: Path, top: Path, configuration: Any) -> Path:
     """The nearest folder with steps or an environment, from here upwards; else this one."""
-    for place in (folder, *folder.parents):
+    for place in folders_up_to(top, folder):
         if (place / configuration.steps_dir).is_dir() or (place / configuration.environment_file).is_file():
             return place
     return folder
