@@ -12,8 +12,8 @@ gated      false: the check runs in spite of what it needs, and whichever image 
 image      the test image that it is made on; at the top of the file for all of them (else "server")
 short      true: also without ``scripts/test --all``; those on the server image are, anyway
 
-The breaks of one check are made one after the other, in this order, all of an image on one machine. Each check has one
-with which it fails, or a line in excused.toml that says why not.
+The breaks of one check are made one after the other, in this order, all of an image on one machine. Each function and
+scenario has one with which it fails (of an outline, one row is enough), or a line in excused.toml that says why not.
 
 ``outcomes`` has what becomes of each check on the sound guest, by image: "passed", or "skipped: " and the reason.
 ``python tests/red/record.py IMAGE [SUITE...]`` writes it from a real run.
@@ -116,6 +116,11 @@ def as_recorded(outcome: Sequence[str]) -> str:
 def suites_of(tests: Iterable[str]) -> list[str]:
     """The suites of checks, and the one that all others stand on."""
     return sorted({"boot", *(test.partition("/")[0] for test in tests)})
+
+
+def without_parameters(test: str) -> str:
+    """The name of the function or scenario that a check belongs to."""
+    return re.sub(r"\[[^\[]*\]$", "", test)
 
 
 class Between(pytest.Item):
