@@ -24,6 +24,7 @@ from pytest_bootc.deadline import Deadline, wait_until
 
 pytestmark = [pytest.mark.integration, pytest.mark.qemu]
 
+DISK_BUILDER = Path(__file__).parents[1] / "images" / "disk.py"
 TESTS = """
 import time
 import pytest
@@ -60,13 +61,14 @@ class Laboratory:
         (folder / "test_it.py").write_text(TESTS)
         self.arguments = [
             sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "no:randomly", "--keep-vm",
-            "--vm-network=restricted", "--vm-memory=1536", f"--image=oci:{layout}:latest", "-rA", "--evidence=off",
+            "--vm-network=restricted", "--vm-memory=1536", "-rA", "--evidence=off", f"--image=oci:{layout}:latest",
         ]  # fmt: skip
         self.environment = {**os.environ, "XDG_CACHE_HOME": str(folder / "cache")}
 
-    def run(self, *words: str) -> str:
+    def run(self, *words: str, subject: str = "") -> str:
+        arguments = [*self.arguments[:-1], subject] if subject else self.arguments
         done = subprocess.run(
-            [*self.arguments, *words], cwd=self.folder, env=self.environment, timeout=300, capture_output=True,
+            [*arguments, *words], cwd=self.folder, env=self.environment, timeout=300, capture_output=True,
             text=True, check=False,
         )  # fmt: skip
         return done.stdout + done.stderr
@@ -171,8 +173,9 @@ def test_a_run_that_is_killed_leaves_it(lab: Laboratory, name: str) -> None:
     assert f"note: {name} was kept" in told
 
 
-def test_a_debugger_finds_it_usable(lab: Laboratory, name: str) -> None:
-    terminal = Terminal(lab, "--pdb", "-k", "fails")
+@pytest.mark.parametrize("option", ["--pdb", "--trace"])
+def test_a_debugger_finds_it_usable(lab: Laboratory, name: str, option: str) -> None:
+    terminal = Terminal(lab, option, "-k", "fails")
     try:
         terminal.await_text("(Pdb) ")
         terminal.say('ssh.succeed("echo $((40 + 2))")')
@@ -215,6 +218,22 @@ class Terminal:
         self.process.kill()
         self.process.wait()
         os.close(self._here)
+
+
+def test_a_machine_of_a_disk_is_kept(lab: Laboratory) -> None:
+    """Its boot is not saved: only being kept spares the next run the boot."""
+    done = subprocess.run([sys.executable, DISK_BUILDER, "bios"], check=True, stdout=subprocess.PIPE, text=True)
+    disk = f"--disk={done.stdout.strip()}"
+    told = lab.run("-k", "writes", subject=disk)
+    match = re.search(r"note: (vm-\S+) is kept until", told)
+    assert match is not None, told
+    try:
+        told = lab.run("-k", "reads or goes_on", subject=disk)
+        assert "2 passed" in told, told
+        assert f"note: {match[1]} was kept, is up since" in told
+    finally:
+        lab.command("stop", match[1])
+    assert lab.state(match[1]) is None
 
 
 def test_stopping_leaves_nothing(lab: Laboratory, name: str) -> None:
