@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
@@ -14,6 +16,7 @@ from pytest_bootc.errors import Blame, BootcTestError
 # The exit statuses are those of runs; 2 is also argparse's own.
 _GOOD = 0
 _INTERRUPTED = 2
+_BROKEN_PIPE = 128 + signal.SIGPIPE  # as of a program that the signal ends
 _STATUSES = {Blame.USAGE: 4, Blame.LAB: 10, Blame.IMAGE: 1}
 
 
@@ -26,7 +29,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command_line.print_help()
         return _GOOD
     try:
-        return command(options) or _GOOD
+        status = command(options) or _GOOD
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:
+        # As with `| head`: whoever reads has had enough. Nothing is to be written at the interpreter's end, either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _BROKEN_PIPE
     except BootcTestError as error:
         sys.stderr.write(f"pytest-bootc: error: {error}\n")
         return _STATUSES[error.blame]

@@ -43,3 +43,16 @@ def test_help_loads_nothing_heavy() -> None:
     program = "import sys; from pytest_bootc.cli import parser; parser(); print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
     assert not {"pytest", "allure", "allure_commons", "oras", "paramiko", "subprocess"} & set(done.stdout.split())
+
+
+def test_a_reader_who_has_had_enough_gets_no_traceback() -> None:
+    program = "import sys; from pytest_bootc.cli import main; sys.exit(main(['steps']))"
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as listing:
+        assert listing.stdout is not None
+        assert listing.stdout.readline()
+        listing.stdout.close()
+        assert listing.stderr is not None
+        errors = listing.stderr.read()
+    assert (listing.returncode, errors) == (141, "")
