@@ -5,9 +5,11 @@ Units and the journal need a machine that systemd has booted; they are tested wh
 
 from __future__ import annotations
 
+import getpass
 import hashlib
 import os
 import platform
+import pwd
 import shutil
 import socket
 import subprocess
@@ -19,7 +21,7 @@ import pytest
 
 from pytest_bootc.command import look_for_program
 from pytest_bootc.deadline import Deadline
-from pytest_bootc.errors import GuestError, WaitTimeoutError
+from pytest_bootc.errors import ConfigError, GuestError, WaitTimeoutError
 from pytest_bootc.guest import Guest
 from pytest_bootc.ssh import SSHSession
 from pytest_bootc.system import parse_capabilities
@@ -93,6 +95,29 @@ def test_programs(guest):
     assert guest.has_program("sh")
     assert not guest.has_program("no-such-program")
     assert not guest.has_program("sh; true")
+
+
+def test_a_user_has_their_own_environment(host):
+    """The one who runs the tests; for root, somebody else too."""
+    for name in {getpass.getuser(), *(["nobody"] if os.geteuid() == 0 else [])}:
+        user = pwd.getpwnam(name)
+        asked = host.as_user(name)
+        printed = asked.succeed(
+            'id -un; echo "$HOME $USER $XDG_RUNTIME_DIR $DBUS_SESSION_BUS_ADDRESS $A"', env={"A": "b c"}
+        )
+        runtime = f"/run/user/{user.pw_uid}"
+        assert printed.splitlines() == [name, f"{user.pw_dir} {name} {runtime} unix:path={runtime}/bus b c"]
+        result = asked.execute(["sh", "-c", "cat; exit 3"], stdin=b"in")
+        assert (result.status, result.stdout, result.command) == (3, "in", f"sh -c 'cat; exit 3'  # as {name}")
+
+
+def test_a_user_that_there_is_not(host):
+    result = host.as_user("no-such-user").execute("true")
+
+    assert result.status != 0
+    assert "no-such-user" in result.stderr
+    with pytest.raises(ConfigError, match="no name of a user"):
+        host.as_user("a b").execute("true")
 
 
 def test_mounts(guest):

@@ -14,34 +14,24 @@ from pytest_bootc.features.steps.library import then, when
 from pytest_bootc.features.steps.users import user_of
 from pytest_bootc.shell import CommandResult
 
-_SECONDS = 60.0
 
-
-@then("the name {name} is owned on the system bus", bus="system")
-@then("the name {name} is owned on the session bus", bus="session")
-def is_owned(context: Any, name: str, bus: str) -> None:
-    """Somebody has this well-known name now."""
-    result = _ask_for_name(context, bus, "NameHasOwner", name)
-    if "true" not in result.stdout:
-        missed(f"nobody owns {name} on the {bus} bus", result)
-
-
-@then("the name {name} is not owned on the system bus", bus="system")
-@then("the name {name} is not owned on the session bus", bus="session")
-def is_not_owned(context: Any, name: str, bus: str) -> None:
-    """Nobody has this well-known name now."""
-    result = _ask_for_name(context, bus, "NameHasOwner", name)
-    if "false" not in result.stdout:
-        missed(f"somebody owns {name} on the {bus} bus", result)
+@then("the name {name} is owned on the system bus", bus="system", expected=True)
+@then("the name {name} is owned on the session bus", bus="session", expected=True)
+@then("the name {name} is not owned on the system bus", bus="system", expected=False)
+@then("the name {name} is not owned on the session bus", bus="session", expected=False)
+def is_owned(context: Any, name: str, bus: str, *, expected: bool) -> None:
+    """Somebody has this well-known name now, or nobody has."""
+    result = _ask_the_bus(context, bus, "NameHasOwner", "s", name)
+    if _answer(result) is not expected:
+        missed(f"{'nobody' if expected else 'somebody'} owns {name} on the {bus} bus", result)
 
 
 @then("the name {name} can be activated on the system bus", bus="system")
 @then("the name {name} can be activated on the session bus", bus="session")
 def can_be_activated(context: Any, name: str, bus: str) -> None:
     """The bus knows whom to start for this name."""
-    command = ["call", "org.freedesktop.DBus", "/org/freedesktop/DBus", "org.freedesktop.DBus", "ListActivatableNames"]
-    result = needs_success(_busctl(context, bus, *command), f"the {bus} bus cannot be asked")
-    if name not in json.loads(result.stdout)["data"][0]:
+    result = _ask_the_bus(context, bus, "ListActivatableNames")
+    if name not in _answer(result):
         missed(f"the {bus} bus knows nobody to start for {name}", result)
 
 
@@ -51,7 +41,7 @@ def has_interface(context: Any, path: str, name: str, interface: str, bus: str) 
     """The object tells by introspection that it has this interface. Whoever is to answer for the name is started."""
     command = ["call", name, path, "org.freedesktop.DBus.Introspectable", "Introspect"]
     result = needs_success(_busctl(context, bus, *command), f"{path} of {name} does not tell its interfaces")
-    if f'<interface name="{interface}"' not in json.loads(result.stdout)["data"][0].replace("'", '"'):
+    if f'<interface name="{interface}"' not in _answer(result).replace("'", '"'):
         missed(f"{path} of {name} does not have the interface {interface}", result)
 
 
@@ -90,9 +80,14 @@ def _asker(context: Any, bus: str) -> str | None:
 
 
 def _busctl(context: Any, bus: str, *words: str) -> CommandResult:
-    return ask(context, _words(bus, *words), user=_asker(context, bus), seconds=_SECONDS)
+    return ask(context, _words(bus, *words), user=_asker(context, bus))
 
 
-def _ask_for_name(context: Any, bus: str, method: str, name: str) -> CommandResult:
+def _ask_the_bus(context: Any, bus: str, *words: str) -> CommandResult:
     driver = ["org.freedesktop.DBus", "/org/freedesktop/DBus", "org.freedesktop.DBus"]
-    return needs_success(_busctl(context, bus, "call", *driver, method, "s", name), f"the {bus} bus cannot be asked")
+    return needs_success(_busctl(context, bus, "call", *driver, *words), f"the {bus} bus cannot be asked")
+
+
+def _answer(result: CommandResult) -> Any:
+    """The first value that a method has returned."""
+    return json.loads(result.stdout)["data"][0]

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from pytest_bootc.features.steps.asking import ask, guest_of, missed, needs_success, patience, run
@@ -44,21 +45,16 @@ def is_not_active(context: Any, unit: str, *, of_user: bool) -> None:
         _missed(context, f"{_name(unit, of_user=of_user)} is {_state(found)}", unit, of_user=of_user)
 
 
-@then("the unit {unit} exists", of_user=False)
-@then("the user unit {unit} exists", of_user=True)
-def exists(context: Any, unit: str, *, of_user: bool) -> None:
-    """Systemd knows the unit, and can read it."""
+@then("the unit {unit} exists", states=("loaded", "masked"), of_user=False)
+@then("the user unit {unit} exists", states=("loaded", "masked"), of_user=True)
+@then("the unit {unit} does not exist", states=("not-found",), of_user=False)
+@then("the user unit {unit} does not exist", states=("not-found",), of_user=True)
+@then("the unit {unit} is masked", states=("masked",), of_user=False)
+@then("the user unit {unit} is masked", states=("masked",), of_user=True)
+def has_load_state(context: Any, unit: str, states: Sequence[str], *, of_user: bool) -> None:
+    """The unit is known and can be read; there is none of this name; or it is masked, and cannot be started."""
     found = _unit(context, unit, of_user=of_user)
-    if found.load_state not in ("loaded", "masked"):
-        _missed(context, f"{_name(unit, of_user=of_user)} is {found.load_state}", unit, of_user=of_user)
-
-
-@then("the unit {unit} does not exist", of_user=False)
-@then("the user unit {unit} does not exist", of_user=True)
-def does_not_exist(context: Any, unit: str, *, of_user: bool) -> None:
-    """Systemd has no such unit."""
-    found = _unit(context, unit, of_user=of_user)
-    if found.load_state != "not-found":
+    if found.load_state not in states:
         _missed(context, f"{_name(unit, of_user=of_user)} is {found.load_state}", unit, of_user=of_user)
 
 
@@ -80,15 +76,6 @@ def is_not_enabled(context: Any, unit: str, *, of_user: bool) -> None:
     if result.stdout.strip() not in ("disabled", "masked", "masked-runtime"):
         told = result.stdout.strip() or result.stderr.strip()
         missed(f"{_name(unit, of_user=of_user)} is {told}", result)
-
-
-@then("the unit {unit} is masked", of_user=False)
-@then("the user unit {unit} is masked", of_user=True)
-def is_masked(context: Any, unit: str, *, of_user: bool) -> None:
-    """The unit cannot be started."""
-    found = _unit(context, unit, of_user=of_user)
-    if found.load_state != "masked":
-        _missed(context, f"{_name(unit, of_user=of_user)} is {found.load_state}", unit, of_user=of_user)
 
 
 @then("the unit {unit} has failed", of_user=False)
