@@ -7,7 +7,7 @@ Feature: Steps that a guest is asked by
     And the output is
       """
       tester
-      /var/home/tester
+      /home/tester
       /run/user/1000
       """
     When I run `id -un` as nobody
@@ -307,6 +307,19 @@ Feature: Steps that a guest is asked by
       | the object /org/freedesktop/DBus of org.freedesktop.DBus has the interface a.B on the session bus                                           | does not have the interface a.B                   |
       | the object / of org.example.Nobody has the interface a.B on the session bus                                                                 | / of org.example.Nobody does not tell             |
       | the property Version of org.freedesktop.systemd1.Manager at /org/freedesktop/systemd1 of org.freedesktop.systemd1 on the session bus is "0" | Version of /org/freedesktop/systemd1 is           |
+
+  Scenario: An administrator's settings
+    Given the file /etc/dconf/db/distro.d/99-steps with the text
+      """
+      [org/gnome/desktop/interface]
+      color-scheme='prefer-dark'
+      font-name='Adwaita Sans 11'
+      """
+    And the file /etc/dconf/db/distro.d/locks/steps with the text
+      """
+      /org/gnome/desktop/lockdown/disable-command-line
+      """
+    Then `dconf update` succeeds
 
   Scenario: Settings
     Then the setting org.gnome.desktop.interface color-scheme is "prefer-dark"
