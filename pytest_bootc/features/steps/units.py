@@ -39,10 +39,11 @@ def becomes_active(context: Any, unit: str, seconds: int, *, of_user: bool) -> N
 @then("the unit {unit} is not active", of_user=False)
 @then("the user unit {unit} is not active", of_user=True)
 def is_not_active(context: Any, unit: str, *, of_user: bool) -> None:
-    """The unit is down, has failed, or does not exist."""
+    """The unit exists, and is down or has failed."""
     found = _unit(context, unit, of_user=of_user)
-    if found.active_state not in ("inactive", "failed"):
-        _missed(context, f"{_name(unit, of_user=of_user)} is {_state(found)}", unit, of_user=of_user)
+    if found.load_state == "not-found" or found.active_state not in ("inactive", "failed"):
+        told = found.load_state if found.load_state == "not-found" else _state(found)
+        _missed(context, f"{_name(unit, of_user=of_user)} is {told}", unit, of_user=of_user)
 
 
 @then("the unit {unit} exists", states=("loaded", "masked"), of_user=False)
