@@ -28,22 +28,34 @@ PACKAGES = (
     "gsettings-desktop-schemas",
     "gnome-settings-daemon-common",
     "gnome-shell-common",
-    "mutter-common",
+    "mutter",
     "xdg-desktop-portal",
+    "xdg-desktop-portal-gnome",
     "xdg-desktop-portal-gtk",
     "xdg-terminal-exec",
     "xdg-user-dirs",
     "xdg-utils",
     "desktop-file-utils",
     "appstream",
-    "kitty",
+    "avahi-daemon",
     "pipewire",
     "pipewire-pulse",
+    "rtkit",
     "wireplumber",
     "gnome-keyring",
     "libsecret-tools",
     "at-spi2-core",
-    "bluez",
+    "speech-dispatcher",
+    # applications, and what logs people in
+    "dillo",
+    "gnome-calculator",
+    "gnome-software",
+    "gnome-text-editor",
+    "greetd",
+    "kitty",
+    "login",
+    "papers",
+    "ptyxis",
     # containers, applications
     "flatpak",
     "ostree",
@@ -71,9 +83,14 @@ PACKAGES = (
     "zsh",
     # the machine
     "apparmor",
+    "bluez",
+    "bluez-test-tools",
     "efibootmgr",
+    "fwupd",
+    "iputils-ping",
     "pciutils",
     "systemd-coredump",
+    "swtpm",
     "systemd-homed",
     "tpm2-tools",
     "usbutils",
@@ -95,6 +112,23 @@ ExecStart=/usr/bin/flatpak install --system --assumeyes --noninteractive local o
 [Install]
 WantedBy=multi-user.target
 """
+# No screen is needed: the portals have a compositor to talk to, and programs a display.
+_SESSION_UNIT = """\
+[Unit]
+Description=A compositor without a screen
+BindsTo=graphical-session.target
+Before=graphical-session.target
+Wants=graphical-session-pre.target
+After=graphical-session-pre.target
+
+[Service]
+Type=dbus
+BusName=org.gnome.Mutter.DisplayConfig
+Environment=GALLIUM_DRIVER=softpipe
+ExecStart=/usr/bin/mutter --wayland --headless --no-x11 --wayland-display=wayland-0 --virtual-monitor=800x600
+TimeoutStartSec=300
+Slice=session.slice
+"""
 _SETTINGS = """\
 [org/gnome/desktop/interface]
 accent-color='slate'
@@ -112,8 +146,24 @@ name='Terminal'
 [org/gnome/desktop/app-folders]
 folder-children=['Utilities']
 
-[org/gnome/desktop/lockdown]
-disable-command-line=false
+[org/gnome/software]
+allow-updates=false
+"""
+# Devices that a virtual machine has not: the kernel's own stand in for them, and a TPM that is a program.
+_TPM_UNIT = """\
+[Unit]
+Description=A TPM in software
+ConditionPathExists=!/dev/tpm0
+
+[Service]
+StateDirectory=swtpm
+ExecStartPre=/usr/sbin/modprobe tpm_vtpm_proxy
+ExecStart=/usr/bin/swtpm chardev --vtpm-proxy --tpm2 --tpmstate dir=/var/lib/swtpm
+# The kernel waits for two seconds only, and at its first start the program makes keys.
+Restart=always
+
+[Install]
+WantedBy=multi-user.target
 """
 _HOME = """\
 d /var/home/tester 0700 tester tester - -
@@ -128,13 +178,19 @@ FILES = {
     "etc/flatpak/remotes.d/local.flatpakrepo": f"[Flatpak Repo]\nTitle=Local\nUrl=file:///{PLACE}/flatpaks\n",
     "etc/dconf/profile/user": "user-db:user\nsystem-db:distro\n",
     "etc/dconf/db/distro.d/00-settings": _SETTINGS,
-    "etc/dconf/db/distro.d/locks/lockdown": "/org/gnome/desktop/lockdown/disable-command-line\n",
+    "etc/dconf/db/distro.d/locks/updates": "/org/gnome/software/allow-updates\n",
+    "usr/lib/modules-load.d/devices.conf": "softdog\nvhci-hcd\n",
+    "usr/lib/systemd/system/swtpm.service": _TPM_UNIT,
     "usr/lib/systemd/system/dconf-update.service": (
         "[Unit]\nDescription=Compile the system-wide settings\n\n"
         "[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=/usr/bin/dconf update\n\n"
         "[Install]\nWantedBy=multi-user.target\n"
     ),
     "usr/lib/systemd/system/local-flatpaks.service": _FLATPAKS_UNIT,
+    "usr/lib/systemd/user/headless-session.service": _SESSION_UNIT,
+    "usr/lib/environment.d/60-session.conf": (
+        "WAYLAND_DISPLAY=wayland-0\nXDG_SESSION_TYPE=wayland\nXDG_CURRENT_DESKTOP=GNOME\n"
+    ),
     "usr/lib/tmpfiles.d/tester.conf": _HOME,
 }
 
@@ -142,16 +198,26 @@ ENABLED = {
     **debian.ENABLED,
     "multi-user.target.wants/dconf-update.service": "dconf-update.service",
     "multi-user.target.wants/local-flatpaks.service": "local-flatpaks.service",
+    "multi-user.target.wants/swtpm.service": "swtpm.service",
     "sockets.target.wants/podman.socket": "podman.socket",
 }
 
+# AppArmor's profiles are compiled at each boot: these are of programs that are here.
+_PROFILES = "abi|abstractions|tunables|local|crun|flatpak|podman|unix-chkpwd|busybox"
+
 DROPPED = re.compile(
     debian.DROPPED.pattern
+    + rf"|etc/apparmor\.d/(?!({_PROFILES})(/|$)).*"
     + r"|etc/systemd/system/timers\.target\.wants/(man-db|e2scrub_all)\.timer"
     + r"|var/cache/(man|fontconfig)/.*|var/lib/flatpak(/.*)?"
 )
 
-LINKS = {"usr/bin/bat": "batcat", "usr/bin/fd": "fdfind"}
+_WANTED_BY_USERS = "etc/systemd/user/default.target.wants/headless-session.service"
+LINKS = {
+    "usr/bin/bat": "batcat",
+    "usr/bin/fd": "fdfind",
+    _WANTED_BY_USERS: "/usr/lib/systemd/user/headless-session.service",
+}
 
 
 def _above(tree: debian.Tree) -> Sequence[Layer]:
