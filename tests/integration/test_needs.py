@@ -9,7 +9,7 @@ from pytest_bootc.deadline import Deadline
 from pytest_bootc.machine.qemu import QemuMachine
 from pytest_bootc.ssh import SSHSession
 
-pytestmark = [pytest.mark.integration, pytest.mark.qemu]
+pytestmark = [pytest.mark.integration, pytest.mark.qemu, pytest.mark.slow]
 
 _LOAD = "podman load --input /usr/share/test-images/busybox.tar"
 _MET = (

@@ -176,6 +176,7 @@ def test_steps_about_deployments(
 
 
 @pytest.mark.qemu
+@pytest.mark.slow
 def test_steps_in_a_guest(try_steps: Callable[..., Recorder], workstation_vm: QemuMachine) -> None:
     limit = Deadline.after(300)
     with SSHSession.connect(workstation_vm.ssh_endpoint(limit), limit, keepalive=60) as session:

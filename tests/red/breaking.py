@@ -156,9 +156,10 @@ class Breaker:
         vm = current.pool.find(current.subjects[0].name)
         assert vm is not None
         for name, each in self._breaks.items():
-            for forgotten in (gates._PROBED, gates._TITLES, renewal._LAST):
-                # What was broken is not to be mended by a fresh machine, nor to be looked for on the sound one.
-                session.config.stash[forgotten] = {}
+            # What was broken is not to be mended by a fresh machine, nor to be looked for on the sound one.
+            forgotten: tuple[pytest.StashKey[Any], ...] = (gates._PROBED, gates._TITLES, renewal._LAST)
+            for key in forgotten:
+                session.config.stash[key] = {}
             if each.test not in items:
                 self.outcomes[name] = ("not found", f"there is no {each.test}")
                 continue
