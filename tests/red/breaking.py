@@ -23,6 +23,8 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
+import sys
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -38,7 +40,9 @@ from pytest_bootc.machine.pool import VM
 RED = Path(__file__).parent
 FIRST = "boot/test_boot.py::test_the_guest_is_up"
 #: The images that checks are broken on, and the RAM of their machines in MiB.
-IMAGES = {"server": 1536, "workstation": 2048}
+IMAGES = {"server": 1536, "workstation": 2048, "flatcar-like": 1536}
+#: Those that are a disk with a bootloader of its own.
+DISKS = ("flatcar-like",)
 SECONDS = 120.0
 FUNCTIONS = """\
 set -e
@@ -217,12 +221,19 @@ def control(vm: VM, command: str) -> str:
     return f"`{command}` gave exit status {status}:\n{output}" if status else ""
 
 
+def built(image: str) -> str:
+    """The option that has pytest judge a test image, which is built first where it is not there."""
+    builder = "disk.py" if image in DISKS else "build.py"
+    command = [sys.executable, RED.parent / "images" / builder, image]
+    path = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
+    return f"--disk={path}" if image in DISKS else f"--image=oci:{path}:latest"
+
+
 @dataclass(frozen=True)
 class Inner:
-    """An inner run of pytest: the image's layout, the suites to collect, and what to do there."""
+    """An inner run of pytest: the test image, the suites to collect, and what to do there."""
 
     image: str
-    layout: Path
     suites: Sequence[str]
     breaks: Mapping[str, Break] = field(default_factory=dict)
     wanted: frozenset[str] | None = None
@@ -232,8 +243,8 @@ class Inner:
         (folder / "pytest.ini").write_text("[pytest]\n")
         breaker = Breaker(self.breaks, self.wanted)
         arguments = [f"--rootdir={folder}", f"--config-file={folder}/pytest.ini", f"--suite={','.join(self.suites)}"]
-        arguments += [f"--image=oci:{self.layout}:latest", "--vm-network=restricted", "--evidence=off"]
-        arguments += [f"--vm-memory={IMAGES[self.image]}"]
+        arguments += [built(self.image), f"--vm-memory={IMAGES[self.image]}"]
+        arguments += ["--vm-network=restricted", "--evidence=off"]
         arguments += ["--capture=no", "-pno:randomly", "-pno:cacheprovider", "-pno:faulthandler"]
         with pytest.MonkeyPatch.context() as patch:
             for name in [name for name in os.environ if name.startswith(("BOOTC_", "PYTEST_"))]:

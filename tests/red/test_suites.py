@@ -9,8 +9,7 @@ from __future__ import annotations
 import fcntl
 import json
 import tomllib
-from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
+from collections.abc import Callable, Iterable
 
 import breaking
 import collecting
@@ -30,9 +29,7 @@ def marked(case: str) -> object:
 
 
 @pytest.fixture(scope="module")
-def outcomes(
-    request: pytest.FixtureRequest, layouts: Mapping[str, Path], tmp_path_factory: pytest.TempPathFactory
-) -> Callable[[str], Outcomes]:
+def outcomes(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Outcomes]:
     """What became of the checks on an image, for what this session has selected: one machine for all its workers."""
     items = [item for item in request.session.items if item.path == request.path and hasattr(item, "callspec")]
     cases = [item.callspec.params["case"] for item in items if "case" in item.callspec.params]
@@ -48,7 +45,7 @@ def outcomes(
         tests = [each.test for each in breaks.values()]
         known = list(EXPECTED.get(image, ())) if image in whole else []
         suites = breaking.suites_of([*tests, *known])
-        inner = Inner(image, layouts[image], suites, breaks, None if image in whole else frozenset(tests))
+        inner = Inner(image, suites, breaks, None if image in whole else frozenset(tests))
         return inner.judge(tmp_path_factory.mktemp(image))
 
     def told(image: str) -> Outcomes:
