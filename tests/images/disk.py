@@ -98,8 +98,8 @@ class Server:
         deadline = Deadline.after(600)
         reference = ImageReference.parse(f"oci:{build.ensure(image)}:latest")
         source = source_for(reference)
-        image = source.resolve(reference, deadline)
-        stored = LayerStore(Cache(default_home())).obtain(image, source, deadline, Silent())
+        resolved = source.resolve(reference, deadline)
+        stored = LayerStore(Cache(default_home())).obtain(resolved, source, deadline, Silent())
         self.tree = Tree([layer.path for layer in stored])
         for layer in stored:
             self.tree.apply(scan(layer.path))

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.integration
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Entry]:
     builder = Path(__file__).with_name("build.py")
-    command = [sys.executable, builder, "workstation"]
+    command = [sys.executable, str(builder), "workstation"]
     printed = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
     return oci.merge(Layout.read(Path(printed.strip())).entries(tmp_path_factory.mktemp("layers")))
 
