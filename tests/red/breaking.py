@@ -224,7 +224,7 @@ def control(vm: VM, command: str) -> str:
 def built(image: str) -> str:
     """The option that has pytest judge a test image, which is built first where it is not there."""
     builder = "disk.py" if image in DISKS else "build.py"
-    command = [sys.executable, RED.parent / "images" / builder, image]
+    command = [sys.executable, str(RED.parent / "images" / builder), image]
     path = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
     return f"--disk={path}" if image in DISKS else f"--image=oci:{path}:latest"
 
