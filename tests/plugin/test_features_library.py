@@ -63,7 +63,7 @@ def test_folders_with_own_definitions_and_without(pytester: pytest.Pytester, wri
     """Whichever is run first."""
     write({"one/a.feature": FEATURE, "one/steps/own.py": OWN, "two/b.feature": FEATURE, "conftest.py": GUEST})
     pytester.runpytest_inprocess("one/a.feature", "two/b.feature").assert_outcomes(passed=2)
-    pytester.runpytest_inprocess("two/b.feature", "one/a.feature", "two/b.feature").assert_outcomes(passed=2)
+    pytester.runpytest_inprocess("two/b.feature", "one/a.feature").assert_outcomes(passed=2)
 
 
 def test_a_failure_is_a_sentence_and_a_transcript(pytester: pytest.Pytester, write: Write) -> None:
