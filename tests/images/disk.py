@@ -1,10 +1,9 @@
 #!/usr/bin/env python3
-"""Build a disk that boots by its own bootloader: `python tests/images/disk.py KIND`; its path is printed.
+"""Build a disk that boots by its own bootloader: `python tests/images/disk.py bios|uefi|iso`; its path is printed.
 
-They hold an image's files on ext4, its kernel and a small initramfs. Of the server image are `bios` (SYSLINUX in a FAT
-partition of an MBR disk), `uefi` (systemd-boot in the EFI system partition of a GPT disk) and `iso` (ISOLINUX; the file
-system is a file on the CD, under a tmpfs); `flatcar-like` is `bios` with the image of that name, and its initramfs runs
-Ignition at the first boot. Made without root and without mounts, and kept in the user's cache like the images.
+All three hold the server image's files on ext4, its kernel and a small initramfs: `bios` (SYSLINUX in a FAT partition
+of an MBR disk), `uefi` (systemd-boot in the EFI system partition of a GPT disk) and `iso` (ISOLINUX; the file system is
+a file on the CD, under a tmpfs). Made without root and without mounts, and kept in the user's cache like the images.
 """
 
 from __future__ import annotations
@@ -15,11 +14,10 @@ import lzma
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import build
-import flatcar
 
 from pytest_bootc import cpio
 from pytest_bootc.cache import Cache, default_home
@@ -47,7 +45,7 @@ ENTRY = f"title server\nlinux /vmlinuz\ninitrd /initramfs\noptions {ARGUMENTS}\n
 
 MODULES = ("virtio_pci", "virtio_blk", "ext4")
 ISO_MODULES = ("virtio_pci", "ahci", "sr_mod", "isofs", "loop", "overlay", "ext4")
-APPLETS = ("chroot", "insmod", "mkdir", "mount", "rm", "sh", "sleep", "switch_root", "umount")
+APPLETS = ("sh", "insmod", "mkdir", "mount", "sleep", "switch_root", "umount")
 START = """\
 #!/bin/sh
 export PATH=/bin
@@ -67,20 +65,6 @@ mount -o move /dev /new/dev
 exec switch_root /new /sbin/init
 """
 DISK_START = START.format(mount="mount -t ext4 /dev/vda2 /new 2>/dev/null", then=":")
-FLATCAR_START = START.format(
-    mount="mount -t ext4 /dev/vda2 /new 2>/dev/null",
-    then=f"""\
-if [ -e /new{flatcar.FIRST_BOOT} ]; then
-    mount -o bind /dev /new/dev
-    mount -t proc proc /new/proc
-    for stage in fetch files; do
-        IGNITION_CONFIG_FILE={flatcar.CONFIG} chroot /new {flatcar.IGNITION} --platform=file --stage=$stage \\
-            --root=/ --config-cache=/etc/ignition-cache.json --log-to-stdout || exit 1
-    done
-    rm /new{flatcar.FIRST_BOOT} /new/etc/ignition-cache.json
-    umount /new/proc /new/dev
-fi""",
-)
 ISO_START = START.format(
     mount="mount -t iso9660 -o ro /dev/sr0 /cd 2>/dev/null",
     then="""\
@@ -92,14 +76,14 @@ mount -t overlay -o lowerdir=/lower,upperdir=/rw/upper,workdir=/rw/work overlay 
 
 
 class Server:
-    """What the disks take from an image."""
+    """What the disks take from the server image."""
 
-    def __init__(self, image: str) -> None:
+    def __init__(self) -> None:
         deadline = Deadline.after(600)
-        reference = ImageReference.parse(f"oci:{build.ensure(image)}:latest")
+        reference = ImageReference.parse(f"oci:{build.ensure('server')}:latest")
         source = source_for(reference)
-        resolved = source.resolve(reference, deadline)
-        stored = LayerStore(Cache(default_home())).obtain(resolved, source, deadline, Silent())
+        image = source.resolve(reference, deadline)
+        stored = LayerStore(Cache(default_home())).obtain(image, source, deadline, Silent())
         self.tree = Tree([layer.path for layer in stored])
         for layer in stored:
             self.tree.apply(scan(layer.path))
@@ -130,14 +114,14 @@ class Server:
             raise RuntimeError(f"the disk would lack some of the image: {losses}")
 
 
-def build_bios(server: Server, target: Path, start: str = DISK_START, arguments: str = "") -> None:
+def build_bios(server: Server, target: Path) -> None:
     """SYSLINUX in the first partition of an MBR disk."""
     fat = _fat(
         target,
         {
             "vmlinuz": server.kernel.image,
-            "initramfs": server.initramfs(start, MODULES),
-            "syslinux.cfg": f"{CONFIGURATION.rstrip()}{arguments}\n".encode(),
+            "initramfs": server.initramfs(DISK_START, MODULES),
+            "syslinux.cfg": CONFIGURATION.encode(),
         },
     )
     _call("syslinux", "--install", fat)
@@ -178,18 +162,7 @@ def build_iso(server: Server, target: Path) -> None:
     _call("xorriso", "-as", "mkisofs", "-quiet", "-R", "-V", "server", *boot, "-o", target, folder)
 
 
-def build_flatcar(server: Server, target: Path) -> None:
-    """The same, with Ignition, and with the kernel's own names of network interfaces."""
-    build_bios(server, target, FLATCAR_START, " net.ifnames=0")
-
-
-#: By kind: what builds it, and of which image.
-BUILDERS: Mapping[str, tuple[Callable[[Server, Path], None], str]] = {
-    "bios": (build_bios, "server"),
-    "uefi": (build_uefi, "server"),
-    "iso": (build_iso, "server"),
-    "flatcar-like": (build_flatcar, "flatcar-like"),
-}
+BUILDERS = {"bios": build_bios, "uefi": build_uefi, "iso": build_iso}
 
 
 def _fat(target: Path, content: Mapping[str, bytes]) -> Path:
@@ -250,14 +223,14 @@ def _call(*command: str | Path, stdin: bytes = b"") -> None:
 
 def ensure(kind: str) -> Path:
     """The cached disk of a kind, built first when these sources have not built it yet."""
-    maker, image = BUILDERS[kind]
-    key = hashlib.sha256(build.ensure(image).name.encode() + Path(__file__).read_bytes()).hexdigest()[:16]
+    server = build.ensure("server")
+    key = hashlib.sha256(f"{server.name}".encode() + Path(__file__).read_bytes()).hexdigest()[:16]
 
     def make(folder: Path) -> None:
         folder.mkdir()
         scratch = folder / "scratch"
         scratch.mkdir()
-        maker(Server(image), scratch / "disk")
+        BUILDERS[kind](Server(), scratch / "disk")
         (scratch / "disk").rename(folder / "disk")
         shutil.rmtree(scratch)
 

@@ -40,9 +40,7 @@ from pytest_bootc.machine.pool import VM
 RED = Path(__file__).parent
 FIRST = "boot/test_boot.py::test_the_guest_is_up"
 #: The images that checks are broken on, and the RAM of their machines in MiB.
-IMAGES = {"server": 1536, "workstation": 2048, "flatcar-like": 1536}
-#: Those that are a disk with a bootloader of its own.
-DISKS = ("flatcar-like",)
+IMAGES = {"server": 1536, "workstation": 2048}
 SECONDS = 120.0
 FUNCTIONS = """\
 set -e
@@ -223,10 +221,9 @@ def control(vm: VM, command: str) -> str:
 
 def built(image: str) -> str:
     """The option that has pytest judge a test image, which is built first where it is not there."""
-    builder = "disk.py" if image in DISKS else "build.py"
-    command = [sys.executable, str(RED.parent / "images" / builder), image]
+    command = [sys.executable, str(RED.parent / "images" / "build.py"), image]
     path = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
-    return f"--disk={path}" if image in DISKS else f"--image=oci:{path}:latest"
+    return f"--image=oci:{path}:latest"
 
 
 @dataclass(frozen=True)
