@@ -86,10 +86,7 @@ class Keeper:
 
         :raises BackendError: it is just being ended.
         """
-        try:
-            socket.send_fds(self._connection, [f"login {login.state}\n".encode()], [login.descriptor])
-        except OSError as error:
-            raise BackendError(f"the machine is just being ended: {error.strerror}") from error
+        self._say(f"login {login.state}", login.descriptor)
 
     def visit(self) -> tuple[int | None, float]:
         """Keep the machine from being idle while this connection lasts: who uses it, and for how long nobody has.
@@ -150,9 +147,9 @@ class Keeper:
         """Kill the supervisor, and with it its processes."""
         os.kill(self.pid, signal.SIGKILL)
 
-    def _say(self, word: str) -> None:
+    def _say(self, line: str, *descriptors: int) -> None:
         try:
-            self._connection.sendall(f"{word}\n".encode())
+            socket.send_fds(self._connection, [f"{line}\n".encode()], descriptors)
         except OSError as error:
             raise BackendError(f"the machine is just being ended: {error.strerror}") from error
 

@@ -145,17 +145,16 @@ def _logged_in(machine: Machine, stack: ExitStack) -> SSHSession | None:
     """
     limit = Deadline.after(_LOGIN_SECONDS * machine.facts.time_factor)
     held = machine.take_held_login() if isinstance(machine, CanBeKept) else None
+    keepalive = keepalive_of(machine.facts)
     try:
-        if held is not None:
-            session = SSHSession.resume(machine.ssh_endpoint(limit), held, keepalive=keepalive_of(machine.facts))
-            if session is not None:
-                stack.callback(session.close)
-                return session
-        session = SSHSession.connect(machine.ssh_endpoint(limit), limit, keepalive=keepalive_of(machine.facts))
+        endpoint = machine.ssh_endpoint(limit)
+        resumed = None if held is None else SSHSession.resume(endpoint, held, keepalive=keepalive)
+        session = resumed or SSHSession.connect(endpoint, limit, keepalive=keepalive)
     except BootcTestError:
         return None
     try:
-        session.succeed("true", deadline=limit)
+        if resumed is None:
+            session.succeed("true", deadline=limit)
     except BootcTestError:
         session.close()
         return None

@@ -173,7 +173,7 @@ class _Watch:
         except OSError:
             chunk, descriptors = b"", []
         if descriptors:
-            self._keep_login(descriptors[0], "")
+            self._keep_login(descriptors[0])
         *lines, self._clients[client] = (self._clients[client] + chunk).split(b"\n")
         for line in lines:
             remove = self._do(client, line)

@@ -52,8 +52,6 @@ class Connection:
         """Drop the connection and end its threads."""
         self.cut(SSHConnectError(f"the connection to {self.name} was closed"))
         self._end()
-        self._transport.close()
-        self._transport.join(_END_SECONDS)
 
     def hand_over(self) -> HeldLogin | None:
         """End our use of it, so that another process can go on with it; ``None`` where that cannot be."""
@@ -70,7 +68,9 @@ class Connection:
 
     def _end(self) -> None:
         self._closing.set()
+        self._transport.close()
         self._watch.join()
+        self._transport.join(_END_SECONDS)
 
     def cut(self, error: BaseException) -> None:
         """Break the connection: whatever runs in it, and is asked of it later, raises ``error``."""

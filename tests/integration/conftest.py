@@ -10,7 +10,7 @@ import socket
 import sys
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -373,19 +373,23 @@ def live_disk(image_layout: ImageLayouts) -> Callable[[str], LiveDisk]:
     return disk
 
 
+@contextmanager
+def booted(disk: LiveDisk, *, memory_mib: int, seconds: float) -> Iterator[QemuMachine]:
+    spec = MachineSpec(memory_mib=memory_mib, network=Network.RESTRICTED)
+    with QemuBackend(RunConfig(), default_home()).provision(spec, disk) as machine:
+        machine.start(Deadline.after(seconds))
+        yield machine
+
+
 @pytest.fixture(scope="session")
 def server_vm(live_disk: Callable[[str], LiveDisk]) -> Iterator[QemuMachine]:
     """A machine of the server image that has booted. Tests share it: leave it as it was."""
-    spec = MachineSpec(memory_mib=1536, network=Network.RESTRICTED)
-    with QemuBackend(RunConfig(), default_home()).provision(spec, live_disk("server")) as machine:
-        machine.start(Deadline.after(60))
+    with booted(live_disk("server"), memory_mib=1536, seconds=60) as machine:
         yield machine
 
 
 @pytest.fixture(scope="session")
 def workstation_vm(live_disk: Callable[[str], LiveDisk]) -> Iterator[QemuMachine]:
     """A machine of the workstation image that has booted. Tests share it: leave it as it was."""
-    spec = MachineSpec(memory_mib=2048, network=Network.RESTRICTED)
-    with QemuBackend(RunConfig(), default_home()).provision(spec, live_disk("workstation")) as machine:
-        machine.start(Deadline.after(120))
+    with booted(live_disk("workstation"), memory_mib=2048, seconds=120) as machine:
         yield machine
