@@ -86,8 +86,9 @@ class Guest:
         if shell == "busybox":
             applets = folder / "bin"
             applets.mkdir()
-            subprocess.run(["busybox", "--install", "-s", applets], check=True)
-            self.path, self.argv = str(applets), ["busybox", "sh"]
+            program = str(shutil.which("busybox"))
+            subprocess.run([program, "--install", "-s", applets], check=True)
+            self.path, self.argv = str(applets), [program, "sh"]
         sysfs, devices = folder / "sys", folder / "dev"
         devices.mkdir()
         for number, (name, port) in enumerate([("control", self.ports["control"]), ("events", self.ports["events"])]):
