@@ -47,8 +47,9 @@ def test_help_loads_nothing_heavy() -> None:
 
 def test_a_reader_who_has_had_enough_gets_no_traceback() -> None:
     program = "import sys; from pytest_bootc.cli import main; sys.exit(main(['steps']))"
+    # What it has to say is more than the pipe takes, so it cannot end before the reader has gone.
     with subprocess.Popen(
-        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, pipesize=4096
     ) as listing:
         assert listing.stdout is not None
         assert listing.stdout.readline()
