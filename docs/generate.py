@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Write docs/reference.md and docs/steps.md from the options and the docstrings: `.venv/bin/python docs/generate.py`.
+"""Write the pages that are made from code, docstrings, suites and tests: `.venv/bin/python docs/generate.py [PAGE...]`.
 
 tests/test_docs.py fails where a committed page is another one than this makes.
 """
@@ -10,7 +10,9 @@ import argparse
 import ast
 import inspect
 import re
+import sys
 from collections.abc import Callable, Iterator, Sequence
+from importlib import import_module
 from pathlib import Path
 
 from pytest_bootc import cli, errors, options, step_commands
@@ -296,9 +298,16 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
+def coverage() -> str:
+    """The page of what the suites' checks cover; its maker lives with the tests that it tells of."""
+    sys.path.insert(0, str(DOCS.parent / "tests" / "red"))
+    page: Callable[[], str] = import_module("covering").page
+    return page()
+
+
 #: What makes each page.
-PAGES = {"reference.md": reference, "steps.md": steps}
+PAGES = {"reference.md": reference, "steps.md": steps, "coverage.md": coverage}
 
 if __name__ == "__main__":
-    for page, make in PAGES.items():
-        (DOCS / page).write_text(make())
+    for name in sys.argv[1:] or PAGES:
+        (DOCS / name).write_text(PAGES[name]())

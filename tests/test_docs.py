@@ -21,7 +21,7 @@ from pytest_bootc.verdict import ExitStatus
 ROOT = Path(__file__).parents[1]
 README, CHANGELOG = ROOT / "README.md", ROOT / "CHANGELOG.md"
 TUTORIAL, HOW_TO, STEPS = ROOT / "docs/tutorial.md", ROOT / "docs/how-to.md", ROOT / "docs/steps.md"
-REFERENCE, EXPLANATION = ROOT / "docs/reference.md", ROOT / "docs/explanation.md"
+REFERENCE, EXPLANATION, COVERAGE = ROOT / "docs/reference.md", ROOT / "docs/explanation.md", ROOT / "docs/coverage.md"
 PAGES = [README, CHANGELOG, ROOT / "CONTRIBUTING.md", TUTORIAL, HOW_TO, REFERENCE, STEPS, EXPLANATION]
 FLAGS = {option.flag for option in options.OPTIONS}
 OTHERS_FLAGS = {
@@ -82,7 +82,7 @@ def load_generator() -> ModuleType:
     return module
 
 
-@pytest.mark.parametrize("page", [REFERENCE, STEPS], ids=lambda page: page.name)
+@pytest.mark.parametrize("page", [REFERENCE, STEPS, COVERAGE], ids=lambda page: page.name)
 def test_the_generated_pages_are_what_the_code_says(page: Path) -> None:
     assert page.read_text() == load_generator().PAGES[page.name](), "run `.venv/bin/python docs/generate.py`"
 

@@ -10,7 +10,17 @@ from importlib import import_module
 
 from rows.figure import Figure
 
-_ROWS = ("overhead", "collecting", "roundtrip", "pulls", "roots", "first_verdict", "second_run", "kept_rerun")
+_ROWS = (
+    "overhead",
+    "collecting",
+    "roundtrip",
+    "pulls",
+    "roots",
+    "first_verdict",
+    "second_run",
+    "kept_rerun",
+    "scenarios",
+)
 
 
 def main(wanted: list[str]) -> int:
