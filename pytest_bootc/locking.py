@@ -22,6 +22,7 @@ class Held:
         self._path = path
         self._descriptor = descriptor
         self._shared = shared
+        self._is_given = False
 
     @classmethod
     def attempt(cls, path: Path, *, shared: bool = False, signed: bool = True) -> Held | None:
@@ -52,6 +53,7 @@ class Held:
 
     def fileno(self) -> int:
         """The descriptor, for a process that is to hold the lock as well (``pass_fds``)."""
+        self._is_given = True
         return self._descriptor
 
     def _signed(self) -> Held:
@@ -68,12 +70,28 @@ class Held:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._shared:
+        if self._is_given and self._shared:
             os.close(self._descriptor)
             remove_if_free(self._path)  # asked anew: a process that was given the descriptor shares even its changes
-        else:
-            self._path.unlink(missing_ok=True)
+            return
+        try:
+            if not self._shared or self._is_last():
+                self._path.unlink(missing_ok=True)
+        finally:
             os.close(self._descriptor)
+
+    def _is_last(self) -> bool:
+        """Whether nobody else shares the lock; it is no longer held afterwards, where somebody does.
+
+        Another thread's child has a copy of the descriptor until it has become its program. It is the same lock, and
+        so in nobody's way here; after a close it would be.
+        """
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_NB | fcntl.LOCK_EX)
+            # Between the two locks there was none, and somebody may have removed the file.
+            return os.path.samestat(self._path.stat(), os.fstat(self._descriptor))
+        except (BlockingIOError, FileNotFoundError):
+            return False
 
 
 def remove_if_free(path: Path) -> bool:

@@ -359,6 +359,25 @@ def test_a_lease_is_handed_on(tmp_path):
     assert everything(tmp_path) == EMPTY
 
 
+def test_a_child_that_is_just_being_started_keeps_no_lease(tmp_path):
+    """Until it has become its program it has copies of all descriptors."""
+    cache = Cache(tmp_path)
+    with cache.lease(cache.layers / "aa", Deadline.after(5)) as lease:
+        copy = os.dup(lease._descriptor)
+    assert list((tmp_path / "locks").iterdir()) == []
+    os.close(copy)
+
+
+def test_leases_that_end_one_after_the_other(tmp_path):
+    cache = Cache(tmp_path)
+    with cache.lease(cache.layers / "aa", Deadline.after(5)):
+        with cache.lease(cache.layers / "aa", Deadline.after(5)):
+            pass
+        assert not cache.remove(cache.layers / "aa")
+        assert cache.users(cache.layers / "aa")
+    assert list((tmp_path / "locks").iterdir()) == []
+
+
 def test_a_lease_waits_while_its_entry_is_removed(tmp_path):
     cache, got = Cache(tmp_path), threading.Event()
     thing = make(cache, cache.disks / "thing")
