@@ -39,6 +39,7 @@ OTHERS_FLAGS = {
     "--durations",
     "--lf",
     "--pdb",
+    "--randomly-seed",
     "--tags",
 }
 
