@@ -25,7 +25,7 @@ from pytest_bootc.errors import (
     ImageError,
 )
 from pytest_bootc.exemptions import Exemption, exemption_for
-from pytest_bootc.machine.base import HasConsole, HasControl, Machine, PowerState
+from pytest_bootc.machine.base import PULSE, HasConsole, HasControl, Machine, PowerState
 from pytest_bootc.machine.console import ConsoleReader
 from pytest_bootc.machine.pool import VM
 from pytest_bootc.model import Finding, Trouble
@@ -115,8 +115,10 @@ class Guard:
         found = health.Ledger().enter(_read_health(machine), console, time.monotonic(), machine.facts.time_factor)
         return "; ".join(str(finding) for finding in self.counting(found, Watched(image)))
 
-    def new_findings(self, vm: VM) -> list[Finding]:
+    def new_findings(self, vm: VM, *, thorough: bool = True) -> list[Finding]:
         """What has gone wrong in the guest since it was last asked.
+
+        Unless it is to be ``thorough``, a guest that has done nothing since then is not asked again.
 
         :raises GuestError: it does not say.
         :raises BackendError: it cannot be asked any more.
@@ -126,14 +128,30 @@ class Guard:
         console = vm.findings()
         if not isinstance(machine, HasControl) or machine.power_state() is not PowerState.RUNNING:
             return ledger.enter_console(console)
-        return ledger.enter(_read_health(machine), console, time.monotonic(), machine.facts.time_factor)
+        if not thorough and ledger.may_rest(time.monotonic()) and ledger.is_resting(_pulse(machine)):
+            return ledger.enter_console(console)
+        reading, now = _read_health(machine), time.monotonic()
+        found = ledger.enter(reading, console, now, machine.facts.time_factor)
+        ledger.rest(_pulse(machine), now)
+        return found
 
 
 def _read_health(machine: Machine) -> health.Reading:
     if not isinstance(machine, HasControl):
         return health.Reading((), (), ())
-    limit = Deadline.after(min(_CHECK_SECONDS * machine.facts.time_factor, _LONGEST_CHECK_SECONDS))
-    return health.parse(machine.control(health.CHECK, limit)[1])
+    return health.parse(machine.control(health.CHECK, _patience(machine))[1])
+
+
+def _pulse(machine: Machine) -> str | None:
+    """How often systemd and journald have run in the guest; ``None`` where that cannot be told."""
+    if not isinstance(machine, HasControl):
+        return None
+    status, output = machine.control(PULSE, _patience(machine))
+    return None if status else output
+
+
+def _patience(machine: Machine) -> Deadline:
+    return Deadline.after(min(_CHECK_SECONDS * machine.facts.time_factor, _LONGEST_CHECK_SECONDS))
 
 
 class Exempting:
@@ -188,8 +206,8 @@ def guarded(guard: Guard, find: Callable[[], VM | None], subject: str, watched: 
         raise cause.with_traceback(error.__traceback__) from None
 
 
-def check_health(guard: Guard, vm: VM | None, watched: Watched) -> None:
-    """Look at the guest after a test.
+def check_health(guard: Guard, vm: VM | None, watched: Watched, *, last: bool = True) -> None:
+    """Look at the guest after a test, thoroughly after the ``last`` one that is known.
 
     :raises HealthError: something has gone wrong in it since it was last looked at.
     :raises BootcTestError: it does not say how it is.
@@ -197,7 +215,7 @@ def check_health(guard: Guard, vm: VM | None, watched: Watched) -> None:
     if vm is None or vm.running is None:
         return
     try:
-        found = guard.new_findings(vm)
+        found = guard.new_findings(vm, thorough=last)
     except (GuestError, BackendError) as error:
         raise vm.question() or error from error
     counting = guard.counting(found, watched)

@@ -3,6 +3,9 @@
 They are made after each test, by one request to the guest: no unit has failed, no job of systemd's is stuck, no
 process has dumped core, nothing was denied (where the guest audits), and the console tells of no trouble. Each thing
 is told once, in the test during which it came.
+
+All but the console is known to systemd or to journald. Where neither has run since they were last asked, which the
+kernel tells in a fraction of the time, they are not asked again.
 """
 
 from __future__ import annotations
@@ -19,6 +22,8 @@ from pytest_bootc.units import LIST, Job, parse_jobs
 
 _MARK = "\\036"
 _STUCK_SECONDS = 60.0
+# What happens between an answer and the pulse that is taken after it is found when this time has passed, at the latest.
+_QUIET_SECONDS = 10.0
 # Where no auditd takes them, denials come from the kernel's audit socket or, without that, as kernel messages.
 _DENIALS = "_AUDIT_TYPE=1400 + _TRANSPORT=kernel PRIORITY=5"
 _FIELDS = ",".join(("MESSAGE", *COREDUMP_FIELDS))
@@ -83,6 +88,21 @@ class Ledger:
         self._entries: set[str] = set()
         self._denials: set[Finding] = set()
         self._jobs: dict[int, float] = {}
+        self._pulse: str | None = None
+        self._asked = 0.0
+
+    def may_rest(self, now: float) -> bool:
+        """Whether the guest need not be asked at the time ``now``, if its pulse is still the same."""
+        return self._pulse is not None and now - self._asked < _QUIET_SECONDS
+
+    def is_resting(self, pulse: str | None) -> bool:
+        """Whether the guest has done nothing since it was asked; ``None`` is a pulse that cannot be told."""
+        return pulse is not None and pulse == self._pulse
+
+    def rest(self, pulse: str | None, now: float) -> None:
+        """The guest has just been asked, and has this pulse now. While it has jobs it is always asked."""
+        self._pulse = None if self._jobs else pulse
+        self._asked = now
 
     def enter(self, reading: Reading, console: Sequence[Finding], now: float, slowness: float) -> list[Finding]:
         """What is new, at the time ``now`` in seconds; ``slowness`` is the machine's time factor."""

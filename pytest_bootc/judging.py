@@ -177,7 +177,9 @@ def judged(item: pytest.Item, run: Run) -> Iterator[None]:
     try:
         yield
         if not _is_left_to_the_next(item, subject, run):
-            guarding.check_health(run.guard, run.pool.find(subject.name), watched)
+            vm, following = run.pool.find(subject.name), item.stash.get(NEXT_ITEM, None)
+            last = following is None or collection.suite_of(following) != collection.suite_of(item)
+            guarding.check_health(run.guard, vm, watched, last=last)
     except (Exception, pytest.fail.Exception) as error:
         if not isinstance(error, HealthError):
             guarding.add_findings(error, run.guard, run.pool.find(subject.name), watched)

@@ -14,6 +14,10 @@ from pytest_bootc.errors import BootcTestError, ConfigError
 from pytest_bootc.model import GoldenDisk, HeldLogin, MachineFacts, MachineSpec, RunConfig, SSHEndpoint
 from pytest_bootc.progress import SILENT, Progress
 
+#: What the agent in a guest answers by itself, in the place of a command: how often systemd and journald have run.
+#: While that is the same they have done nothing. Where it cannot be told the exit status is not 0.
+PULSE = "@pulse"
+
 
 class PowerState(Enum):
     """What a machine is doing, as its host sees it."""
@@ -87,7 +91,10 @@ class HasControl(Protocol):
     """A machine with a channel into the guest that needs neither its network nor its sshd."""
 
     def control(self, command: str, deadline: Deadline) -> tuple[int, str]:
-        """Run a line of POSIX sh as root; its exit status and its output, both streams mixed."""
+        """Run a line of POSIX sh as root; its exit status and its output, both streams mixed.
+
+        In the place of a command it may be :data:`PULSE`.
+        """
 
 
 @runtime_checkable

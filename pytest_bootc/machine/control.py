@@ -16,9 +16,11 @@ from pathlib import Path
 
 from pytest_bootc.deadline import Deadline
 from pytest_bootc.errors import BackendError, GuestError
+from pytest_bootc.machine.base import PULSE
 from pytest_bootc.machine.sockets import connect
 
 CONTROL_PORT, EVENT_PORT = 1, 2
+_JOURNALD = "/sys/fs/cgroup/system.slice/systemd-journald.service"
 
 _FIND_PORT = """\
 port() {
@@ -31,6 +33,10 @@ port() {
 AGENT = f"""\
 #!/bin/sh
 {_FIND_PORT}\
+# What the scheduler has counted for systemd and for journald, without starting a program: either of them has done
+# something since the last time, or nothing has changed. A kernel that does not count says 0 0 0 (proc_pid_schedstat).
+counted() {{ read -r line <"/proc/$1/schedstat" && [ "$line" != '0 0 0' ] && echo "$1 $line"; }}
+pulse() {{ counted 1 && read -r main <{_JOURNALD}/cgroup.procs && counted "$main"; }}
 # A request is a line: NUMBER SECONDS COMMAND, the command with the escapes of printf's %b.
 # The answer is a line: NUMBER STATUS SIZE, and SIZE bytes of output.
 out=/run/pytest-bootc-agent.out
@@ -41,6 +47,11 @@ echo hello >"$events"
 exec 3<>"$control"
 while :; do
     while read -r number seconds command <&3; do
+        if [ "$command" = {PULSE} ]; then
+            output=$(pulse 2>/dev/null)
+            printf '%s %s %s\\n%s' "$number" $? "${{#output}}" "$output" >&3
+            continue
+        fi
         command=$(printf '%b' "$command")
         ${{limit:+timeout -k 5 "$seconds"}} sh -c "$command" >$out 2>&1 </dev/null 3>&-
         status=$?

@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from pytest_bootc.deadline import Deadline
+from pytest_bootc.deadline import Deadline, wait_until
 from pytest_bootc.errors import SSHCommandError
 from pytest_bootc.guest import Guest
+from pytest_bootc.machine.base import PULSE
 from pytest_bootc.ssh import SSHSession
 from pytest_bootc.units import UnitError
 
@@ -47,6 +48,29 @@ def make_unit(session) -> Iterator[Callable[[str, str], str]]:
     for name, path in made:
         session.execute(f"systemctl stop {name}; rm {path}; systemctl reset-failed {name}", timeout=_SECONDS)
     session.succeed("systemctl daemon-reload", timeout=_SECONDS)
+
+
+def test_a_guest_has_the_same_pulse_while_systemd_and_journald_do_nothing(server_vm, session, make_unit):
+    def pulse() -> str:
+        status, told = server_vm.control(PULSE, Deadline.after(_SECONDS))
+        assert status == 0
+        return told
+
+    def rests() -> bool:
+        before = pulse()
+        session.succeed("cat /etc/os-release", timeout=_SECONDS)
+        return pulse() == before
+
+    # Something may just be going on.
+    wait_until(rests, Deadline.after(_SECONDS), what="a guest that does nothing")
+    make_unit("broken.service", "[Service]\nExecStart=/bin/false\n")
+    before = pulse()
+    session.execute("systemctl start broken.service; sleep 0.1", timeout=_SECONDS)
+    assert pulse() != before
+    wait_until(rests, Deadline.after(_SECONDS), what="a guest that does nothing")
+    before = pulse()
+    session.execute("echo something >/dev/kmsg; sleep 0.1", timeout=_SECONDS)
+    assert pulse().splitlines()[1] != before.splitlines()[1]
 
 
 def test_units_of_every_kind_are_told_in_one_go(guest):

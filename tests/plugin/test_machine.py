@@ -80,7 +80,7 @@ def test_a_boot_that_is_interrupted_leaves_no_machine(judge: Judge, pytester: py
         """
     )
     pytester.makepyfile("def test_it(vm): pass")
-    result = judge("--boot-timeout=1", apart=True)
+    result = judge("--boot-timeout=30", apart=True)
     assert result.ret == 2
     assert [line.split()[0] for line in log.read_text().splitlines()] == ["provision", "start", "release", "end"]
 

@@ -6,6 +6,7 @@ import datetime
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,7 @@ from pytest_bootc.guarding import (
     note_exempted,
     watched_by,
 )
+from pytest_bootc.machine.base import PULSE
 from pytest_bootc.machine.fake import Answer, FakeMachine, Script
 from pytest_bootc.machine.pool import VM
 from pytest_bootc.machine.terms import Terms
@@ -66,6 +68,19 @@ class Backend:
         folder = self.folder / str(self.made)
         folder.mkdir()
         yield FakeMachine(f"fake-{self.made}", Script(control=self.answers), folder)
+
+
+@dataclass
+class Asked:
+    """What machines were asked."""
+
+    pulses: list[str] = field(default_factory=list)
+    requests: list[str] = field(default_factory=list)
+
+    def since(self) -> list[str]:
+        """The requests since this was called last."""
+        told, self.requests = self.requests, []
+        return told
 
 
 @pytest.fixture
@@ -349,6 +364,60 @@ def test_a_guest_that_is_not_well(vm: VM, backend: Backend, guard: Guard, watche
     assert caught.value.details == "failed-unit: a.service\nfailed-unit: b.service"
     assert len(watched.exempted) == 1
     check_health(guard, vm, watched)
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> Asked:
+    """What machines are asked from now on, and the pulses that they tell, one after the other."""
+    told = Asked()
+    control = FakeMachine.control
+
+    def counted(self: FakeMachine, command: str, deadline: Deadline) -> tuple[int, str]:
+        told.requests.append("pulse" if command == PULSE else "all")
+        if command != PULSE:
+            return control(self, command, deadline)
+        return (0, told.pulses.pop(0)) if told.pulses else (1, "")
+
+    monkeypatch.setattr(FakeMachine, "control", counted)
+    return told
+
+
+def test_a_guest_that_rests_is_not_asked_again(
+    vm: VM, backend: Backend, guard: Guard, watched: Watched, asked: Asked
+) -> None:
+    asked.pulses = ["1", "1", "2", "3", "4"]
+    boot(vm, backend)
+    check_health(guard, vm, watched, last=False)
+    assert asked.since() == ["all", "pulse"], "its pulse was not known before"
+    check_health(guard, vm, watched, last=False)
+    assert asked.since() == ["pulse"], "it has done nothing"
+    console(vm, "Out of memory: Killed process 1 (x)")
+    with pytest.raises(HealthError, match="oom"):
+        check_health(guard, vm, watched, last=False)
+    assert asked.since() == ["pulse", "all", "pulse"], "it has done something"
+    check_health(guard, vm, watched)
+    assert asked.since() == ["all", "pulse"], "the last test"
+
+
+def test_the_console_of_a_guest_that_rests(
+    vm: VM, backend: Backend, guard: Guard, watched: Watched, asked: Asked
+) -> None:
+    asked.pulses = ["1", "1"]
+    boot(vm, backend)
+    check_health(guard, vm, watched, last=False)
+    console(vm, "Out of memory: Killed process 1 (x)")
+    with pytest.raises(HealthError, match="oom"):
+        check_health(guard, vm, watched, last=False)
+    assert asked.since() == ["all", "pulse", "pulse"]
+
+
+def test_a_guest_without_a_pulse_is_always_asked(
+    vm: VM, backend: Backend, guard: Guard, watched: Watched, asked: Asked
+) -> None:
+    boot(vm, backend)
+    for _ in range(2):
+        check_health(guard, vm, watched, last=False)
+        assert asked.since() == ["all", "pulse"]
 
 
 def test_trouble_on_the_console_that_ended_nothing(vm: VM, backend: Backend, guard: Guard, watched: Watched) -> None:

@@ -272,6 +272,31 @@ def test_the_consoles_findings_are_told_once() -> None:
     assert ledger.enter(well, [OOM, PANIC, OOM], 0.0, 1.0) == [OOM]
 
 
+def test_a_guest_that_has_done_nothing_need_not_be_asked() -> None:
+    ledger = Ledger()
+    assert not ledger.may_rest(0.0)
+    entered(ledger, reading(), 0.0)
+    ledger.rest("1 2", 100.0)
+    assert ledger.may_rest(109.9)
+    assert ledger.is_resting("1 2")
+    assert not ledger.is_resting("1 3")
+    assert not ledger.is_resting(None)
+    assert not ledger.may_rest(110.0)
+
+
+def test_a_guest_is_asked_while_it_has_jobs_or_no_pulse() -> None:
+    ledger = Ledger()
+    entered(ledger, running(1), 0.0)
+    ledger.rest("1 2", 0.0)
+    assert not ledger.may_rest(0.0)
+    entered(ledger, running(), 1.0)
+    ledger.rest(None, 1.0)
+    assert not ledger.may_rest(1.0)
+    assert not ledger.is_resting(None)
+    ledger.rest("1 2", 1.0)
+    assert ledger.may_rest(1.0)
+
+
 def test_all_kinds_in_one_go() -> None:
     ledger = Ledger()
     jobs = [Job(1, "u1.service", "start", "running")]

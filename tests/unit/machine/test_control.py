@@ -23,6 +23,7 @@ import pytest
 
 from pytest_bootc.deadline import Deadline, wait_until
 from pytest_bootc.errors import BackendError, Blame, GuestError
+from pytest_bootc.machine.base import PULSE
 from pytest_bootc.machine.control import AGENT, READY, BootEvent, ControlChannel
 
 SHELLS = [shell for shell in ("dash", "busybox", "bash") if shutil.which(shell)]
@@ -108,6 +109,8 @@ class Guest:
             ("/run/pytest-bootc-agent.out", self.output),
             ("/sys/bus/pci/devices", self.folder / "pci"),
             ("/proc/net/fib_trie", self.folder / "fib_trie"),
+            ('"/proc/$1/schedstat', f'"{self.folder}/proc/$1/schedstat'),
+            ("/sys/fs/cgroup/system.slice/systemd-journald.service", self.folder),
         ):
             text = text.replace(real, str(here))
         path = self.folder / "script"
@@ -192,6 +195,18 @@ def test_a_command_may_have_many_lines(channel: ControlChannel) -> None:
 def test_an_empty_command(channel: ControlChannel) -> None:
     assert channel.execute("", soon()) == (0, "")
     assert channel.execute("echo next", soon()) == (0, "next\n")
+
+
+def test_a_pulse(channel: ControlChannel, tmp_path: Path) -> None:
+    for process, line in (("1", "12345 678 9"), ("77", "5 6 7")):
+        (tmp_path / "proc" / process).mkdir(parents=True)
+        (tmp_path / "proc" / process / "schedstat").write_text(f"{line}\n")
+    assert channel.execute(PULSE, soon())[0] != 0, "there is no journald"
+    (tmp_path / "cgroup.procs").write_text("77\n78\n")
+    assert channel.execute(PULSE, soon()) == (0, "1 12345 678 9\n77 5 6 7")
+    assert channel.execute("echo next", soon()) == (0, "next\n")
+    (tmp_path / "proc/77/schedstat").write_text("0 0 0\n")
+    assert channel.execute(PULSE, soon())[0] != 0, "the kernel does not count"
 
 
 def test_output_is_bytes_that_pass_unchanged(channel: ControlChannel) -> None:
