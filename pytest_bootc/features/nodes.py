@@ -21,7 +21,7 @@ from pytest_bootc.features.layers import Place, stack_of
 from pytest_bootc.features.reporter import StepRecord, StepReporter
 from pytest_bootc.features.scenario import ScenarioRun
 from pytest_bootc.features.suite import FeatureSuite, suite_for
-from pytest_bootc.features.tags import TagReader, fixtures_in
+from pytest_bootc.features.tags import TagReader, fixtures_in, tags_of
 from pytest_bootc.features.traces import without_runner
 
 _EXAMPLE = "example"
@@ -138,7 +138,7 @@ class FeatureFile(pytest.Module):
 
     def _marks(self, scenario: Any) -> list[pytest.MarkDecorator]:
         reader = self.config.stash.setdefault(_READER, TagReader(self.config, labelled=self.gathering.in_allure))
-        marks = reader.marks(scenario.effective_tags)
+        marks = reader.marks(tags_of(scenario))
         if self.gathering.in_allure:
             marks.append(pytest.mark.allure_label(self.feature.name, label_type="feature"))
         if not scenario.should_run(self.suite.configuration):

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
+from typing import Any
 from urllib.parse import unquote
 
 import pytest
+from behave.model import ScenarioOutlineBuilder, Tag
+
+from pytest_bootc.features import internals
 
 #: Allure's words for how bad a failure is.
 SEVERITIES = ("blocker", "critical", "normal", "minor", "trivial")
@@ -49,6 +53,25 @@ class TagReader:
             self._config.addinivalue_line("markers", f"{name}: the tag @{tag} of features")
         mark: pytest.MarkDecorator = getattr(pytest.mark, name)
         return mark
+
+
+def tags_of(scenario: Any) -> set[str]:
+    """The tags of a scenario, inherited ones included.
+
+    behave leaves ``/``, ``%`` and the like out of the tags of an outline's row; what one needs keeps them here.
+    """
+    tags = set(scenario.effective_tags)
+    row = internals.row_of(scenario)
+    if row is None:
+        return tags
+    outline = scenario.parent
+    examples = next(each for each in outline.examples if each.table and any(known is row for known in each.table))
+    for written in (*outline.tags, *examples.tags):
+        tag = ScenarioOutlineBuilder.render_template(written, row)
+        if _WITH_VALUE.fullmatch(tag) and not ScenarioOutlineBuilder.is_parametrized_tag(tag):
+            tags -= {Tag.make_name(tag, unescape=True)}
+            tags.add(tag)
+    return tags
 
 
 def need_in(text: str) -> str:

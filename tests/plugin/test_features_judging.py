@@ -212,6 +212,19 @@ def test_needs_of_a_tag(judge: Judge, write: Write) -> None:
     )
 
 
+def test_needs_of_an_outlines_tags(judge: Judge, write: Write) -> None:
+    outline = (
+        "Feature: F\n  @needs.command:test%20-e%20/a/b @needs.file:/usr/bin/<n>\n  Scenario Outline: O <n>\n"
+        "    Given a machine\n    @needs.app.<n>\n    Examples:\n      | n |\n      | x/y |\n"
+    )
+    write({**FILES, "features/m.feature": outline})
+    result = judge("-rs")
+    result.assert_outcomes(skipped=1)
+    unmet = ("app:x/y", "command:test -e /a/b", "file:/usr/bin/x/y")
+    result.stdout.fnmatch_lines_random([f"  skipped for unmet needs: *{word}*" for word in unmet])
+    result.stdout.fnmatch_lines([f"SKIPPED*: needs {', '.join(unmet)}"])
+
+
 @pytest.mark.parametrize("wheel", [True, False])
 def test_shipped_suites_have_features(judge: Judge, install: Install, tmp_path: Path, *, wheel: bool) -> None:
     suites = {
