@@ -17,7 +17,7 @@ from pytest_bootc.deadline import Deadline, wait_until
 from pytest_bootc.errors import ProvisionError
 from pytest_bootc.machine.memory import HostMemory
 from pytest_bootc.machine.reservation import machines_that_fit, note_process, reserve, reserve_spare
-from pytest_bootc.machine.rundir import RunFolder
+from pytest_bootc.machine.rundir import RunFolder, living
 from pytest_bootc.progress import SILENT, Silent
 
 # Reserves what it is told, says so, and gives it back when it is told.
@@ -66,8 +66,10 @@ def host(tmp_path: Path) -> HostMemory:
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> Path:
-    return tmp_path / "vms"
+def home(tmp_path: Path) -> Iterator[Path]:
+    yield tmp_path / "vms"
+    with living(tmp_path / "vms"):
+        pass  # what the killed have left is gone now
 
 
 @pytest.fixture
