@@ -15,6 +15,13 @@ Feature: Dakota brings what its people expect of it
     Then it succeeds
     And the output matches /^Homebrew \d+\.\d+/
 
+  Scenario: sudo is the one that is written in Rust
+    When I run `/usr/bin/sudo --version 2>&1`
+    Then it succeeds
+    And the output contains "sudo-rs"
+    And the file /usr/bin/sudo has the mode 4755
+    And the file /usr/bin/sudo belongs to root:root
+
   # The defaults of its extensions are in dconf, each below a folder of the extension's own.
   Scenario Outline: <extension> has the setting <key>
     When I run `dconf dump /org/gnome/shell/extensions/`

@@ -14,6 +14,15 @@ Feature: Applications come as Flatpaks
     And the output does not match /^Remote .* is missing$/
     And the error output does not match /^(Object (missing|invalid)|Can't load object)/
 
+  @needs.user
+  Scenario: The user's own installation is whole
+    Given a user
+    When I run `LC_ALL=C.UTF-8 flatpak repair --user --dry-run` as the user within 120 seconds
+    Then it succeeds
+    And the output contains "Working on the user installation"
+    And the output does not match /^Remote .* is missing$/
+    And the error output does not match /^(Object (missing|invalid)|Can't load object)/
+
   @image.bluefin @needs.command:ls%20/var/lib/flatpak/app/*/current
   Scenario Outline: <application> is there for everybody
     Then the Flatpak <application> is installed

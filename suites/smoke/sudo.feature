@@ -44,6 +44,21 @@ Feature: People become root with sudo
     And the output matches /^NAMED=yes$/
     And the output does not match /^OTHER=/
 
+  @needs.program.sudoedit
+  Scenario: A file of root's is edited with sudoedit
+    Given the file /etc/sudoers.d/pytest-bootc with the text
+      """
+      sudoer ALL=(ALL:ALL) NOPASSWD: ALL
+      """
+    And the file /etc/pytest-bootc-edited with the text
+      """
+      before
+      """
+    When I run `echo after | SUDO_EDITOR=/usr/bin/tee sudoedit -n /etc/pytest-bootc-edited` as the user
+    Then it succeeds
+    And the file /etc/pytest-bootc-edited contains "after"
+    And the file /etc/pytest-bootc-edited belongs to root:root
+
   @needs.file:/etc/pam.d/sudo
   Scenario: sudo asks what every login asks
     Then the file /etc/pam.d/sudo matches /^(@include|auth\s+(include|substack))\s+(system|common|password|base)-auth/

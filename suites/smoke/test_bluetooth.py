@@ -39,6 +39,17 @@ def controller(bluetooth: None, guest: Guest) -> Iterator[None]:
     guest.succeed(["systemctl", "stop", _EMULATOR])
 
 
+@pytest.mark.usefixtures("bluetooth")
+def test_the_daemon_runs(guest: Guest) -> None:
+    """bluetooth.service starts where the kernel can do Bluetooth, and is there for applications as org.bluez."""
+    started = guest.execute(["systemctl", "start", "bluetooth.service"])
+    unit = guest.unit("bluetooth.service")
+    assert started.status == 0, f"bluetooth.service cannot be started: {started.stderr.strip()}"
+    assert unit.active, f"bluetooth.service is {unit.active_state}: {unit.reason}"
+    owner = guest.execute(["busctl", "--system", "status", "org.bluez"])
+    assert owner.status == 0, f"bluetooth.service is active, but nobody is org.bluez: {owner.stderr.strip()}"
+
+
 @pytest.mark.needs("program:btvirt")
 @pytest.mark.usefixtures("controller")
 def test_a_controller_is_used(vm: VM, guest: Guest) -> None:
