@@ -5,6 +5,7 @@ Source: "Filesystem layout" of bootc's documentation, os-release(5), machine-id(
 
 from __future__ import annotations
 
+import configparser
 import re
 from collections.abc import Sequence
 
@@ -17,6 +18,10 @@ _ID = re.compile(r"[a-z0-9._-]+")
 _MACHINE_ID = re.compile(r"(?!0{32})[0-9a-f]{32}")
 _VERSIONS = ("VERSION_ID", "BUILD_ID", "IMAGE_VERSION", "IMAGE_ID")
 _ENGLISH = {"LC_ALL": "C"}
+_PREPARED = ("/etc/ostree/prepare-root.conf", "/usr/lib/ostree/prepare-root.conf")
+# Else it is *no*, or *maybe*: where the deployment has been written for it.
+_COMPOSEFS = ("1", "true", "yes", "signed", "verity")
+_IMAGE_TYPES = ("overlay", "erofs", "composefs")
 _TRY_USR = "touch /usr/.pytest-bootc && rm /usr/.pytest-bootc"
 _TRY_OTHERS = """
 failed=
@@ -81,6 +86,26 @@ def test_the_deployment_is_known(guest: Guest) -> None:
     assert deployment.booted is not None, f"{deployment.provider} does not know which deployment is booted"
     if deployment.provider == "bootc":
         assert deployment.booted.image, "bootc knows no image of the booted deployment, so it cannot update it"
+
+
+@pytest.mark.needs("deployment", f"command:[ -e {_PREPARED[0]} ] || [ -e {_PREPARED[1]} ]")
+def test_the_root_is_as_it_was_prepared(guest: Guest) -> None:
+    """Where composefs is asked for, the root is such an image, which nobody can change file by file.
+
+    It is asked for in prepare-root.conf (ostree-prepare-root(1)): an initramfs that was made before that was written
+    does not know of it, and boots a root that can be made writable.
+    """
+    text = guest.succeed(f"cat {_PREPARED[0]} 2>/dev/null || cat {_PREPARED[1]}")
+    settings = configparser.ConfigParser(strict=False, interpolation=None)
+    try:
+        settings.read_string(text)
+    except configparser.Error as error:
+        raise AssertionError(f"prepare-root.conf cannot be read: {error}") from None
+    wanted = settings.get("composefs", "enabled", fallback="no")
+    if wanted not in _COMPOSEFS:
+        pytest.skip(f"not judged: prepare-root.conf has composefs.enabled={wanted}")
+    mount = mount_of("/", guest.mounts())
+    assert mount.type in _IMAGE_TYPES, f"the root is to be composefs, and is {mount.type} on {mount.source}"
 
 
 def mount_of(path: str, mounts: Sequence[Mount]) -> Mount:
