@@ -22,6 +22,7 @@ _PREPARED = ("/etc/ostree/prepare-root.conf", "/usr/lib/ostree/prepare-root.conf
 # Else it is *no*, or *maybe*: where the deployment has been written for it.
 _COMPOSEFS = ("1", "true", "yes", "signed", "verity")
 _IMAGE_TYPES = ("overlay", "erofs", "composefs")
+_COMPRESSED = ("compress=", "compress-force=")
 _TRY_USR = "touch /usr/.pytest-bootc && rm /usr/.pytest-bootc"
 _TRY_OTHERS = """
 failed=
@@ -106,6 +107,24 @@ def test_the_root_is_as_it_was_prepared(guest: Guest) -> None:
         pytest.skip(f"not judged: prepare-root.conf has composefs.enabled={wanted}")
     mount = mount_of("/", guest.mounts())
     assert mount.type in _IMAGE_TYPES, f"the root is to be composefs, and is {mount.type} on {mount.source}"
+
+
+@pytest.mark.needs("command:grep -q ' - btrfs ' /proc/self/mountinfo")
+def test_btrfs_compresses(guest: Guest) -> None:
+    """What lies on btrfs is compressed: the file systems of the system are mounted with *compress* (btrfs(5)).
+
+    Two deployments and the containers of a desktop take half as much again without.
+    """
+    mounts = guest.mounts()
+    on_btrfs = [mount for path in ("/", "/sysroot", "/var") if (mount := mount_of(path, mounts)).type == "btrfs"]
+    if not on_btrfs:
+        pytest.skip("not judged: neither the root nor /var is on btrfs")
+    plain = [mount.target for mount in on_btrfs if not any(map(_is_compressing, mount.super_options))]
+    assert not plain, f"on btrfs, and not compressed: {', '.join(dict.fromkeys(plain))}"
+
+
+def _is_compressing(option: str) -> bool:
+    return option.startswith(_COMPRESSED) and not option.endswith("=no")
 
 
 def mount_of(path: str, mounts: Sequence[Mount]) -> Mount:
