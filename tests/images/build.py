@@ -23,6 +23,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import debian
+import flatcar
 import oci
 import variants
 import workstation
@@ -65,11 +66,12 @@ def _variant(make: Callable[[oci.Layout, Path, str], None]) -> Callable[[Path, s
 BUILDERS: dict[str, Callable[[Path, str], None]] = {
     "server": _packaged(debian.SERVER),
     "workstation": _packaged(workstation.RECIPE),
+    "flatcar": _packaged(flatcar.RECIPE),
     **{name: _variant(make) for name, make in variants.MAKERS.items()},
 }
 
 #: Beside what all images are made of; a variant, of the server image, has no line here.
-FURTHER_SOURCES = {"server": (), "workstation": ("workstation.py", "flatpaks")}
+FURTHER_SOURCES = {"server": (), "workstation": ("workstation.py", "flatpaks"), "flatcar": ("flatcar.py",)}
 
 
 def build(name: str, target: Path, tag: str = "latest") -> None:

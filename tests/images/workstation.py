@@ -211,7 +211,7 @@ _PROFILES = "abi|abstractions|tunables|local|crun|flatpak|podman|unix-chkpwd|bus
 DROPPED = re.compile(
     debian.DROPPED.pattern
     + rf"|etc/apparmor\.d/(?!({_PROFILES})(/|$)).*"
-    + r"|etc/systemd/system/timers\.target\.wants/(man-db|e2scrub_all)\.timer"
+    + r"|etc/systemd/system/timers\.target\.wants/(man-db|e2scrub_all|fwupd-refresh)\.timer"
     + r"|var/cache/(man|fontconfig)/.*|var/lib/flatpak(/.*)?"
 )
 
