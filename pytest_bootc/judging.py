@@ -208,8 +208,8 @@ def observe(item: pytest.Item, call: pytest.CallInfo[None], report: pytest.TestR
     properties = [entry for entry in item.user_properties if entry[0] != junit.STATE]
     report.user_properties = [*properties, (junit.STATE, heaviest(states).value)]
     subject = subject_of(item, run)
-    if report.failed and subject is not None:
-        renewal.remember_failure(item, subject.name)
+    if subject is not None:
+        renewal.remember(item, report, subject.name)
     facts = None if subject is None else run.facts.get(subject.name)
     allure.set_state(heaviest(states), None if facts is None else facts.scope)
     error = None if call.excinfo is None else call.excinfo.value

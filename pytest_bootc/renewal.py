@@ -8,6 +8,7 @@ suite begins.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 
 import pytest
@@ -18,8 +19,19 @@ from pytest_bootc.machine.pool import VM
 
 _FRESH = "fresh_vm"
 _MACHINE = "vm"
-# By subject: the test that has used the machine behind the handle last, and whether it failed.
-_LAST = pytest.StashKey[dict[str, tuple[pytest.Item, bool]]]()
+
+
+@dataclass
+class _User:
+    """The test that has used the machine behind a handle last: whether it failed, and whether it was skipped unrun."""
+
+    item: pytest.Item
+    failed: bool = False
+    skipped: bool = False
+
+
+# By subject.
+_LAST = pytest.StashKey[dict[str, _User]]()
 
 
 def require_named(request: pytest.FixtureRequest) -> None:
@@ -38,21 +50,24 @@ def renew(item: pytest.Item, vm: VM) -> None:
     """Have a fresh machine behind the handle from the next use on, if the test is to have one."""
     last = item.config.stash.setdefault(_LAST, {})
     if vm.subject in last:
-        before, failed = last[vm.subject]
+        before = last[vm.subject]
         # Who keeps the machine wants to look at what has failed.
         may = vm.can_be_cloned and not vm.stays
-        if _must(before, item) or (may and (failed or _begins_a_suite(before, item))):
+        must = _wants(item) if before.skipped else _must(before.item, item)
+        if must or (may and (before.failed or _begins_a_suite(before.item, item))):
             vm.condemn()
     elif vm.was_kept and _must(item, item):
         vm.condemn()
-    last[vm.subject] = item, False
+    last[vm.subject] = _User(item)
 
 
-def remember_failure(item: pytest.Item, subject: str) -> None:
-    """The test has failed on the machine of this subject."""
+def remember(item: pytest.Item, report: pytest.TestReport, subject: str) -> None:
+    """How a phase of the test ended that uses the machine of this subject."""
     last = item.config.stash.get(_LAST, {})
-    if subject in last:
-        last[subject] = item, True
+    if subject in last and report.failed:
+        last[subject] = _User(item, failed=True)
+    elif subject in last and report.skipped and report.when == "setup" and last[subject].item is item:
+        last[subject].skipped = True
 
 
 def look_ahead(item: pytest.Item, following: Sequence[pytest.Item], vm: VM) -> None:
@@ -65,8 +80,11 @@ def look_ahead(item: pytest.Item, following: Sequence[pytest.Item], vm: VM) -> N
 
 
 def _must(before: pytest.Item, item: pytest.Item) -> bool:
-    wanted = any(_FRESH in getattr(test, "fixturenames", ()) for test in (before, item))
-    return wanted or before.get_closest_marker("mutates") is not None
+    return _wants(before) or _wants(item) or before.get_closest_marker("mutates") is not None
+
+
+def _wants(item: pytest.Item) -> bool:
+    return _FRESH in getattr(item, "fixturenames", ())
 
 
 def _begins_a_suite(before: pytest.Item, item: pytest.Item) -> bool:

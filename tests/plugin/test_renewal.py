@@ -97,6 +97,19 @@ def test_a_skipped_test_has_used_nothing(
     assert machines() == [0, 0]
 
 
+def test_a_test_that_lacks_what_it_needs_has_changed_nothing(
+    judge: Judge, pytester: pytest.Pytester, script: Script, machines: Machines
+) -> None:
+    script('clones = true\ncontrol = [{match = "unmet=0", status = 1}]')
+    pytester.makepyfile(
+        "import pytest\ndef test_a(vm): pass\n"
+        "@pytest.mark.needs('unit:none.service')\n@pytest.mark.mutates\ndef test_b(vm): pass\n"
+        "def test_c(vm): pass\n@pytest.mark.mutates\ndef test_d(vm): pytest.skip('late')\ndef test_e(vm): pass"
+    )
+    judge().assert_outcomes(passed=3, skipped=2)
+    assert machines() == [0, 0, 0, 1], "of a, c, d and e"
+
+
 @pytest.mark.parametrize(("clones", "machines"), [("true", 2), ("false", 1)])
 def test_a_suite_begins_with_a_clean_machine_where_that_is_cheap(
     judge: Judge, install: Callable[..., Path], script: Script, clones: str, machines: int
