@@ -40,7 +40,9 @@ from pytest_bootc.machine.pool import VM
 RED = Path(__file__).parent
 FIRST = "boot/test_boot.py::test_the_guest_is_up"
 #: The images that checks are broken on, and the RAM of their machines in MiB.
-IMAGES = {"server": 1536, "workstation": 2048}
+IMAGES = {"server": 1536, "workstation": 2048, "flatcar": 1536}
+#: Those of them that are disks with a bootloader of their own.
+DISKS = ("flatcar",)
 SECONDS = 120.0
 FUNCTIONS = """\
 set -e
@@ -167,8 +169,9 @@ class Breaker:
                 continue
             trouble = control(vm, each.do)
             self.outcomes[name] = ("not broken", trouble) if trouble else self._judge_broken(items[each.test], each)
-            if trouble := control(vm, each.undo):
-                self.outcomes[name] = ("not mended", trouble)
+            mending = control(vm, each.undo)
+            if mending and not trouble:
+                self.outcomes[name] = ("not mended", mending)
         return True
 
     def _judge_broken(self, item: pytest.Function, broken: Break) -> tuple[str, str]:
@@ -221,9 +224,10 @@ def control(vm: VM, command: str) -> str:
 
 def built(image: str) -> str:
     """The option that has pytest judge a test image, which is built first where it is not there."""
-    command = [sys.executable, str(RED.parent / "images" / "build.py"), image]
+    builder = "disk.py" if image in DISKS else "build.py"
+    command = [sys.executable, str(RED.parent / "images" / builder), image]
     path = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
-    return f"--image=oci:{path}:latest"
+    return f"--disk={path}" if image in DISKS else f"--image=oci:{path}:latest"
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import fnmatch
 import re
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -58,18 +58,17 @@ def judge(name: str, outcomes: Mapping[str, Mapping[str, str]], packages: Mappin
     passed = tuple(image for image, outcome in sorted(told.items()) if outcome == "passed")
     if passed:
         return Covered(name, State.COVERED, passed, ())
-    reasons = [_lacking(outcome, packages) for outcome in told.values()]
-    named = [reason for reason in reasons if reason and None not in reason]
-    if not named:
-        return Covered(name, State.MISSING, tuple(sorted(told)), ())
-    return Covered(name, State.NAMED, tuple(sorted(told)), tuple(sorted({str(what) for what in named[0]})))
+    lacks = {what for outcome in told.values() for what in _lacking(outcome, packages)}
+    return Covered(name, State.NAMED if lacks else State.MISSING, tuple(sorted(told)), tuple(sorted(lacks)))
 
 
-def _lacking(outcome: str, packages: Mapping[str, str]) -> list[str | None]:
-    """For each unmet need of a skipped check what would bring it; ``None`` where the test images could have it."""
+def _lacking(outcome: str, packages: Mapping[str, str]) -> Iterator[str]:
+    """What a skipped check needs that can be had nowhere here; whatever else it needs, that is enough."""
     told = outcome.removeprefix("skipped: ").removeprefix("needs ")
-    words = [told] if told in packages else re.split(r", (?=[a-z-]+:|[a-z]+$|an image)", told)
-    return [_package(word, packages) for word in words]
+    for word in (told, *re.split(r", (?=[a-z-]+:|[a-z]+$|an image)", told)):
+        what = _package(word, packages)
+        if what is not None:
+            yield what
 
 
 def _package(word: str, packages: Mapping[str, str]) -> str | None:

@@ -53,6 +53,7 @@ def outcomes(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
             fcntl.flock(lock, fcntl.LOCK_EX)
             kept = common / f"suites-{image}.json"
             if not kept.exists():
+                kept.write_text("{}")  # where the inner run breaks, it is not begun anew for each of the breaks
                 kept.write_text(json.dumps(judge(image)))
         read: Outcomes = json.loads(kept.read_text())
         return read
