@@ -1,6 +1,9 @@
 @needs.program.podman
 Feature: Containers
-  Toolboxes, development containers and services run in them. Nothing is pulled: what runs is a shell of the machine's own.
+  Toolboxes, development containers and services run in them. Nothing is pulled: what runs is the machine's own shell.
+
+  Scenario: Podman tells its version
+    Then the program podman tells its version
 
   # The driver vfs, which works anywhere, copies all of an image for each layer and each container.
   Scenario: Layers are stored once for root
@@ -22,6 +25,14 @@ Feature: Containers
     Then it succeeds
     And the output matches /^\d+\.\d+/
 
+  @needs.user-unit.podman.socket
+  Scenario: Programs of users reach Podman by their socket
+    Given a user with a session
+    When I start the user unit podman.socket
+    And I run `podman --url unix://$XDG_RUNTIME_DIR/podman/podman.sock version --format '{{.Server.Version}}'` as the user within 90 seconds
+    Then it succeeds
+    And the output matches /^\d+\.\d+/
+
   @needs.program.ldd @needs.program.tar
   Scenario: Root runs a container
     When I run the script
@@ -29,8 +40,10 @@ Feature: Containers
       set -e
       image=localhost/pytest-bootc-shell
       trap 'podman rmi --force "$image" >/dev/null' EXIT
-      cd / && tar -ch -- bin/sh $(ldd bin/sh | grep -o '/[^ ]*' | cut -c 2-) | podman import --quiet - "$image" >/dev/null
-      podman run --rm --pull=never "$image" /bin/sh -c 'echo inside; while read -r line; do echo "$line"; done </proc/net/dev'
+      cd / && tar -ch -- bin/sh $(ldd bin/sh | grep -o '/[^ ]*' | cut -c 2-) |
+          podman import --quiet - "$image" >/dev/null
+      podman run --rm --pull=never "$image" /bin/sh -c \
+          'echo inside; while read -r line; do echo "$line"; done </proc/net/dev'
       """
     Then it succeeds
     And the output contains "inside"
@@ -45,8 +58,10 @@ Feature: Containers
       set -e
       image=localhost/pytest-bootc-shell
       trap 'podman rmi --force "$image" >/dev/null' EXIT
-      cd / && tar -ch -- bin/sh $(ldd bin/sh | grep -o '/[^ ]*' | cut -c 2-) | podman import --quiet - "$image" >/dev/null
-      podman run --rm --pull=never --network=none "$image" /bin/sh -c 'echo inside; read -r map </proc/self/uid_map; echo "$map"'
+      cd / && tar -ch -- bin/sh $(ldd bin/sh | grep -o '/[^ ]*' | cut -c 2-) |
+          podman import --quiet - "$image" >/dev/null
+      podman run --rm --pull=never --network=none "$image" /bin/sh -c \
+          'echo inside; read -r map </proc/self/uid_map; echo "$map"'
       """
     Then it succeeds
     And the output contains "inside"

@@ -23,6 +23,23 @@ Feature: Flatpak's remotes
       | fedora         |
       | fedora-testing |
 
+  @needs.program.ostree
+  Scenario: Users have remotes of their own
+    Given a user with a session
+    When I run the script as the user
+      """
+      set -e
+      folder=$(mktemp -d)
+      trap 'rm -r "$folder"; flatpak remote-delete --user pytest-bootc' EXIT
+      ostree init --repo="$folder" --mode=archive
+      ostree summary --repo="$folder" --update
+      flatpak remote-add --user --no-gpg-verify pytest-bootc "file://$folder"
+      flatpak remotes --user --columns=name
+      test -d ~/.local/share/flatpak/repo
+      """
+    Then it succeeds
+    And the output matches /^pytest-bootc$/
+
   # user-environment-generators(7); without it no menu shows what Flatpak has installed.
   Scenario: Sessions find the applications of Flatpak
     Given a user with a session

@@ -30,6 +30,14 @@ Feature: Services that set the system up
     Then it succeeds
     And the output is empty
 
+  # At a login with a screen it has run already; elsewhere it runs now.
+  @needs.user-unit.ublue-user-setup.service
+  Scenario: Universal Blue sets users up
+    Given a user with a session
+    When I start the user unit ublue-user-setup.service
+    Then the user unit ublue-user-setup.service has not failed
+    And the journal of the user unit ublue-user-setup.service matches /^(Started|Finished) /
+
   @needs.unit.flatpak-nuke-fedora.service @needs.program.flatpak
   Scenario: Flathub is the only remote that is left
     When I run `flatpak remotes --system --columns=name`
