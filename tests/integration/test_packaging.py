@@ -152,7 +152,7 @@ def test_the_wheel_has_all_that_it_needs_and_no_more(wheel: Path) -> None:
 
 def test_it_collects_what_the_checkout_does(user: User) -> None:
     arguments = ("--suite", "boot,system", "--collect-only", "-q")
-    command = [sys.executable, "-m", "pytest", "--image", user.image, *arguments]
+    command = [sys.executable, "-m", "pytest", "-p", "no:randomly", "--image", user.image, *arguments]
     here = [line for line in run(command, cwd=ROOT).splitlines() if "::" in line]
     assert [line for line in user.pytest(*arguments).splitlines() if "::" in line] == here
     assert here
