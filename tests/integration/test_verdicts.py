@@ -35,17 +35,7 @@ class Judged:
 def judge(image_layout: dict[str, Path], tmp_path: Path) -> Callable[..., Judged]:
     def run(name: str, *options: str, **environment: str) -> Judged:
         junit = tmp_path / "junit.xml"
-        command = [
-            sys.executable,
-            "-m",
-            "pytest",
-            "-p",
-            "no:cacheprovider",
-            "-p",
-            "no:randomly",
-            "--vm-network",
-            "restricted",
-        ]
+        command = [sys.executable, "-m", "pytest", "-pno:cacheprovider", "-pno:randomly", "--vm-network=restricted"]
         command += ["--image", f"oci:{image_layout[name]}:latest", f"--junitxml={junit}", *options]
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(("BOOTC_", "PYTEST_"))}
         environment = {**inherited, **environment}

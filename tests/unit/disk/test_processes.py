@@ -165,19 +165,8 @@ def test_workers_of_one_run_make_everything_once(
         "def test_it(golden_disk, worker_id, number):\n"
         "    print('disk', worker_id, golden_disk.key)\n"
     )
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-n4",
-        "-rP",
-        "-p",
-        "no:cacheprovider",
-        "-p",
-        "no:randomly",
-        "--image",
-        f"oci:{layout}",
-    ]
+    command = [sys.executable, "-m", "pytest", "-n4", "-rP", "-pno:cacheprovider", "-pno:randomly"]
+    command += ["--image", f"oci:{layout}"]
     run = subprocess.run(command, cwd=tmp_path / "work", capture_output=True, text=True, timeout=120, check=False)
     assert run.returncode == 0, run.stdout
     told = [line.split() for line in run.stdout.splitlines() if line.startswith("disk ")]
