@@ -190,16 +190,6 @@ def test_a_frozen_machine_is_noticed(machine: QemuMachine) -> None:
     assert time.monotonic() - began < 30
 
 
-def test_powering_off_ends_every_process(machine: QemuMachine, ssh: SSHSession) -> None:
-    ssh.close()
-    pids = [machine.process_id(name) for name in ("qemu", "storage")]
-    machine.stop(Deadline.after(90))
-    assert machine.power_state() is PowerState.OFF
-    assert [pid for pid in pids if Path(f"/proc/{pid}").exists()] == []
-    console = re.sub(r"\x1b\[[0-9;]*m", "", machine.console_log().read_text(errors="replace"))
-    assert "Power down" in console or "reboot: Power" in console
-
-
 def test_another_qemu_boots_the_fallback_root(
     live_disk: Callable[[str], LiveDisk], sshd: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -226,7 +216,7 @@ def test_another_qemu_boots_the_fallback_root(
             assert banner == "SSH-"
 
 
-def test_a_machine_without_a_network_answers_on_the_control_channel(disk: LiveDisk) -> None:
+def test_a_machine_without_a_network_answers_on_the_control_channel_and_ends(disk: LiveDisk) -> None:
     spec = MachineSpec(memory_mib=1536, network=Network.NONE)
     with QemuBackend(RunConfig(), default_home()).provision(spec, disk) as machine:
         machine.start(Deadline.after(_BOOT_SECONDS))
@@ -234,6 +224,12 @@ def test_a_machine_without_a_network_answers_on_the_control_channel(disk: LiveDi
         assert machine.control("ls /sys/class/net", Deadline.after(60)) == (0, "lo\n")
         with pytest.raises(ConfigError, match="the machine has no network, so no SSH"):
             machine.ssh_endpoint(Deadline.after(10))
+        pids = [machine.process_id(name) for name in ("qemu", "storage")]
+        machine.stop(Deadline.after(90))
+        assert machine.power_state() is PowerState.OFF
+        assert [pid for pid in pids if Path(f"/proc/{pid}").exists()] == []
+        console = re.sub(r"\x1b\[[0-9;]*m", "", machine.console_log().read_text(errors="replace"))
+        assert "Power down" in console or "reboot: Power" in console
 
 
 def test_a_boot_that_the_emulator_broke_is_started_again(disk: LiveDisk) -> None:
