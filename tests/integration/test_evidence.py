@@ -34,14 +34,18 @@ GUEST_SIDE = {"journal.txt", "units.txt", "coredumps.txt", "processes.txt", "mou
 
 
 @pytest.fixture(scope="module")
-def vm(live_disk) -> Iterator[VM]:
-    """A machine of an image with systemd-coredump that has booted; the tests of this module spoil it."""
-    disk = live_disk("coredump-apparmor")
+def handle() -> Iterator[VM]:
     backend = QemuBackend(RunConfig(), default_home())
     vm = VM("server", backend, Terms(boot_seconds=120, missing=RuntimeError, listener=lambda *_: None))
-    vm.use(MachineSpec(memory_mib=1536, network=Network.RESTRICTED), disk)
     yield vm
     vm.release()
+
+
+@pytest.fixture
+def vm(handle: VM, live_disk) -> VM:
+    """A machine of an image with systemd-coredump that runs; the tests of this module spoil it, and one ends it."""
+    handle.use(MachineSpec(memory_mib=1536, network=Network.RESTRICTED), live_disk("coredump-apparmor"))
+    return handle
 
 
 @pytest.fixture
