@@ -39,6 +39,7 @@ OTHERS_FLAGS = {
     "--durations",
     "--lf",
     "--pdb",
+    "--random",
     "--randomly-seed",
     "--tags",
 }
