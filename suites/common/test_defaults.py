@@ -24,7 +24,7 @@ for folder in /etc/dconf/db/*.d; do
     dconf compile "$own/fresh" "$folder"
     read_all "$own/fresh" >"$own/wanted"
     read_all "$database" >"$own/found"
-    diff -U 3 --label "$folder" "$own/wanted" --label "$database" "$own/found" || true
+    diff -U 3 --label "$folder" "$own/wanted" --label "$database" "$own/found" || [ $? = 1 ]
 done
 """
 
