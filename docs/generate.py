@@ -14,12 +14,18 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from pytest_bootc import cli, errors, options, step_commands
 from pytest_bootc.features.steps import GROUPS, PHRASES, grouped
 from pytest_bootc.verdict import ExitStatus, State, table
 
 DOCS = Path(__file__).parent
+# What tells of the tests lives with them.
+sys.path.append(str(DOCS.parent / "tests" / "red"))
+_covering: Any = import_module("covering")
+_cell: Callable[[str], str] = _covering.cell
+_table: Callable[[Sequence[str], Sequence[Sequence[str]]], str] = _covering.table
 PACKAGE = DOCS.parent / "pytest_bootc"
 
 Function = ast.FunctionDef
@@ -289,24 +295,8 @@ def _markdown(text: str) -> str:
     return text.strip()
 
 
-def _cell(text: str) -> str:
-    return " ".join(text.split()).replace("|", r"\|")
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
-
-
-def coverage() -> str:
-    """The page of what the suites' checks cover; its maker lives with the tests that it tells of."""
-    sys.path.insert(0, str(DOCS.parent / "tests" / "red"))
-    page: Callable[[], str] = import_module("covering").page
-    return page()
-
-
 #: What makes each page.
-PAGES = {"reference.md": reference, "steps.md": steps, "coverage.md": coverage}
+PAGES = {"reference.md": reference, "steps.md": steps, "coverage.md": _covering.page}
 
 if __name__ == "__main__":
     for name in sys.argv[1:] or PAGES:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import statistics
 import subprocess
 import sys
@@ -22,6 +21,7 @@ from pytest_bootc.cli import main
 from pytest_bootc.machine.kept import find_kept
 from pytest_bootc.vm_commands import ssh_command
 from rows.figure import Figure
+from rows.kept_rerun import _KEPT
 from rows.roots import _server
 from rows.server import serving
 
@@ -59,7 +59,6 @@ COMMAND = json.loads(open("command.json").read())
 def succeeds(context, command):
     subprocess.run([*COMMAND, command], check=True, stdin=subprocess.DEVNULL)
 """
-_KEPT = re.compile(r"note: (vm-\S+) (?:is|was) kept")
 
 
 def measure() -> list[Figure]:

@@ -10,10 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
-
 from pytest_bootc.deadline import Deadline, wait_until
+from pytest_bootc.machine.inject import Identity
 from pytest_bootc.model import SSHEndpoint
 
 
@@ -30,10 +28,9 @@ def serving() -> Iterator[Server]:
     """The server, until the end of the context."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        private, public = _key()
-        host_private, host_public = _key()
+        keys = Identity.generate()
         port = _free_port()
-        for file, text in (("host", host_private), ("key", private), ("keys", public)):
+        for file, text in (("host", keys.host_private), ("key", keys.user_private), ("keys", keys.user_public)):
             (folder / file).touch(mode=0o600)
             (folder / file).write_text(text)
         options = [f"Port {port}", "ListenAddress 127.0.0.1", f"HostKey {folder}/host", "UsePAM no", "StrictModes no"]
@@ -43,15 +40,11 @@ def serving() -> Iterator[Server]:
         with subprocess.Popen(["/usr/sbin/sshd", "-D", "-f", folder / "config"], stderr=subprocess.DEVNULL) as sshd:
             try:
                 wait_until(lambda: _listens(port), Deadline.after(10), what="sshd")
-                yield Server(SSHEndpoint("127.0.0.1", port, "root", private, host_public), folder / "key")
+                yield Server(
+                    SSHEndpoint("127.0.0.1", port, "root", keys.user_private, keys.host_public), folder / "key"
+                )
             finally:
                 sshd.terminate()
-
-
-def _key() -> tuple[str, str]:
-    key = Ed25519PrivateKey.generate()
-    private = key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()).decode()
-    return private, key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
 
 
 def _free_port() -> int:

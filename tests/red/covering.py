@@ -106,18 +106,18 @@ def page() -> str:
             for name, rows in groups.items()
             if name.startswith(f"{suite}/")
         ]
-        parts.append(f"## {suite}\n\n{_table(('check', 'runs here', 'gate', 'made to fail by'), rows)}")
+        parts.append(f"## {suite}\n\n{table(('check', 'runs here', 'gate', 'made to fail by'), rows)}")
     return "\n".join(parts)
 
 
 def _sums(judged: Sequence[Covered]) -> str:
     rows = []
     for suite in [*sorted({one.name.partition("/")[0] for one in judged}), ""]:
-        of_suite = [one for one in judged if one.name.startswith(suite)]
+        of_suite = [one for one in judged if not suite or one.name.startswith(f"{suite}/")]
         counts = [sum(one.state is state for one in of_suite) for state in State]
         rows.append([suite or "all", str(len(of_suite)), *map(str, counts), f"{share(of_suite):.0%}"])
     head = ("suite", "checks", "covered", "skipped for a named package", "not covered", "covered or named")
-    return _table(head, rows)
+    return table(head, rows)
 
 
 def _row(name: str, rows: Sequence[Covered], check: Check, breaks: Sequence[Break], excuse: str) -> tuple[str, ...]:
@@ -130,10 +130,10 @@ def _row(name: str, rows: Sequence[Covered], check: Check, breaks: Sequence[Brea
     told += ["not covered"] if any(one.state is State.MISSING for one in rows) else []
     gates = [*(f"`{word}`" for word in check.needs), *(f"image `{word}`" for word in check.images)]
     return (
-        _cell(name.partition("/")[2].replace("::", ": ")),
-        _cell(", ".join(told)),
-        _cell(", ".join(gates)),
-        _cell(_shown(breaks[0]) if breaks else excuse),
+        cell(name.partition("/")[2].replace("::", ": ")),
+        cell(", ".join(told)),
+        cell(", ".join(gates)),
+        cell(_shown(breaks[0]) if breaks else excuse),
     )
 
 
@@ -146,10 +146,12 @@ def _shown(broken: Break) -> str:
     return f"`{shown.replace('`', chr(39))}`"
 
 
-def _cell(text: str) -> str:
+def cell(text: str) -> str:
+    """A text for a cell of a table of Markdown."""
     return " ".join(text.split()).replace("|", r"\|")
 
 
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table of Markdown, of cells."""
     lines = [head, ["---"] * len(head), *rows]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
